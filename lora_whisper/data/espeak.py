@@ -1,0 +1,181 @@
+"""Speech from espeak-ng, in this process, as a pure function of text, language and voice.
+
+espeak-ng carries state from one utterance into the next (flutter, gain control, the phase of its 64-sample steps),
+and its API cannot reset it. So each utterance is spoken by a freshly loaded copy of the library with a fixed seed of
+its own random numbers. That costs 0.7 ms, because a voice is named by its file: by its name it would cost 2.3 ms more.
+"""
+
+import ctypes
+import importlib
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+from lora_whisper.audio import SAMPLE_RATE
+from lora_whisper.errors import MissingExtra, UnknownLanguage
+from lora_whisper.languages import fallbacks
+
+_SYNCHRONOUS, _DO_NOT_EXIT = 2, 0x8000
+_UTF8, _IPA = 1, 0x02
+_CHARACTER_POSITION = 1
+_RATE, _PITCH, _RANGE = 1, 3, 4
+_RETRIEVE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+_UNREPEATABLE = {"Reed", "caleb"}  # their breath noise is drawn from libc's rand(), shared with everybody
+_RENAMED = {"cmn": "zh", "no": "nb", "tl": "fil"}
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One speaker: a voice variant with its own speed and pitch.
+
+    Args:
+        variant: one of `variants()`, or "" for the language's own voice.
+        speed_wpm: words a minute, 80 to 450.
+        pitch: base pitch, 0 to 99.
+        pitch_range: liveliness of the melody, 0 (flat) to 99.
+    """
+
+    variant: str = ""
+    speed_wpm: int = 175
+    pitch: int = 50
+    pitch_range: int = 50
+
+
+def synthesise(text: str, language: str, voice: Voice | None = None) -> npt.NDArray[np.float32]:
+    """The text as speech: float32 samples (n_samples,) in [-1, 1], mono, 16 kHz.
+
+    The same arguments give the same samples, whatever was spoken before.
+
+    Raises:
+        UnknownLanguage: espeak-ng has no voice for the language.
+        MissingExtra: the `demo` extra is not installed.
+    """
+    voice = voice or Voice()
+    chunks: list[bytes] = []
+
+    def retrieve(samples: int | None, count: int, _events: int | None) -> int:
+        if samples and count > 0:
+            chunks.append(ctypes.string_at(samples, 2 * count))
+        return 0
+
+    name = _voice_name(language, voice.variant)
+    callback = _RETRIEVE(retrieve)  # must stay referenced while the library speaks
+    with _library(name) as (library, rate_hz):
+        library.espeak_SetSynthCallback(callback)
+        for parameter, value in (
+            (_RATE, voice.speed_wpm),
+            (_PITCH, voice.pitch),
+            (_RANGE, voice.pitch_range),
+        ):
+            library.espeak_SetParameter(parameter, value, 0)
+        data = text.encode() + b"\0"
+        library.espeak_Synth(data, ctypes.c_size_t(len(data)), 0, _CHARACTER_POSITION, 0, _UTF8, None, None)
+    samples = np.frombuffer(b"".join(chunks), np.int16).astype(np.float32) / 32768
+    return np.clip(soxr.resample(samples, rate_hz, SAMPLE_RATE), -1, 1).astype(np.float32)
+
+
+def phonemes(texts: Sequence[str], language: str) -> list[str]:
+    """How espeak-ng reads each text, in IPA; "(en)" marks a switch to another language's voice.
+
+    Raises:
+        UnknownLanguage: espeak-ng has no voice for the language.
+        MissingExtra: the `demo` extra is not installed.
+    """
+    with _library(_voice_name(language, "")) as (library, _):
+        library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+        return [_text_phonemes(library, text) for text in texts]
+
+
+def _text_phonemes(library: ctypes.CDLL, text: str) -> str:
+    position = ctypes.c_void_p(ctypes.cast(ctypes.c_char_p(text.encode()), ctypes.c_void_p).value)
+    clauses: list[str] = []
+    while position.value:  # each call reads one clause and moves the position to the next
+        part = library.espeak_TextToPhonemes(ctypes.byref(position), _UTF8, _IPA)
+        clauses.append((part or b"").decode("utf-8", "replace").strip())
+    return " ".join(clauses)
+
+
+@cache
+def languages() -> dict[str, str]:
+    """The voice file of each language tag that espeak-ng speaks, as "pl" → "zlw/pl", sorted by tag."""
+    root = _data_folder() / "lang"
+    ranked: dict[str, tuple[int, str]] = {}
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        for line in path.read_text("utf-8", "replace").splitlines():
+            words = line.split()
+            if len(words) < 2 or words[0] != "language":
+                continue
+            rank = (int(words[2]) if len(words) > 2 else 5, path.relative_to(root).as_posix())
+            tag = words[1].lower()
+            ranked[tag] = min(ranked.get(tag, rank), rank)
+    return {tag: name for tag, (_, name) in sorted(ranked.items())}
+
+
+@cache
+def variants() -> tuple[str, ...]:
+    """The names of the voice variants that speak repeatably, sorted."""
+    folder = _data_folder() / "voices" / "!v"
+    return tuple(sorted(path.name for path in folder.iterdir() if path.name not in _UNREPEATABLE))
+
+
+def speaks(language: str) -> bool:
+    """Whether espeak-ng has a voice for the language tag."""
+    return _voice_file(language) is not None
+
+
+def _voice_name(language: str, variant: str) -> str:
+    file = _voice_file(language)
+    if file is None:
+        raise UnknownLanguage(f"{language}: espeak-ng has no voice for it; it speaks {', '.join(languages())}")
+    return f"{file}+{variant}" if variant else file
+
+
+@cache
+def _voice_file(language: str) -> str | None:
+    tags = [tag.lower() for tag in fallbacks(language)]
+    old_names = [old for old, new in _RENAMED.items() if new in tags]
+    return next((languages()[tag] for tag in [*tags, *old_names] if tag in languages()), None)
+
+
+@cache
+def _data_folder() -> Path:
+    return Path(_loader().get_data_path())
+
+
+@cache
+def _loader():  # type: ignore[no-untyped-def]  # a module without types, or MissingExtra
+    try:
+        return importlib.import_module("espeakng_loader")
+    except ModuleNotFoundError:
+        raise MissingExtra(
+            "synthetic speech needs espeak-ng, which is not installed; pip install lora-whisper[demo]"
+        ) from None
+
+
+@contextmanager
+def _library(voice_name: str) -> Iterator[tuple[ctypes.CDLL, int]]:
+    """Yield a freshly loaded library with its voice set, and its sampling rate; unload it afterwards."""
+    with _lock:
+        library = ctypes.CDLL(_loader().get_library_path())
+        try:
+            rate_hz = library.espeak_Initialize(_SYNCHRONOUS, 0, str(_data_folder()).encode(), _DO_NOT_EXIT)
+            library.espeak_ng_SetRandSeed(ctypes.c_long(1))
+            library.espeak_SetVoiceByName(voice_name.encode())
+            yield library, rate_hz
+        finally:
+            library.espeak_Terminate()
+            _unload(library)
+
+
+def _unload(library: ctypes.CDLL) -> None:
+    module = importlib.import_module("_ctypes")
+    unload = getattr(module, "dlclose", None) or module.FreeLibrary
+    unload(library._handle)

@@ -1,0 +1,158 @@
+"""The low-rank adapter of a linear layer (Hu et al. 2021, arXiv 2106.09685), for many languages at once.
+
+    y = W₀x + Σₖ gₖ · (α/r) · Bₖ Aₖ x
+
+W₀ is frozen. Each adapter has its own A (R, in) and B (out, R), held as separate parameters, so that an
+optimiser step for one language cannot touch another one.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lora_whisper.errors import UsageError
+from lora_whisper.model.routing import Routing
+from lora_whisper.model.whisper import Linear
+
+MODULES = ("q", "k", "v", "out", "fc1", "fc2")
+"""Linear layers of a block that can carry an adapter: the paper's q, k, v and fc; its 13 M need `out` too."""
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """Shape of an adapter.
+
+    Attributes:
+        rank: R; 32 in the paper.
+        alpha: the update is scaled by alpha / rank.
+        modules: which of `MODULES` carry it, in encoder and decoder.
+        dropout: of the input of A, in training.
+    """
+
+    rank: int = 32
+    alpha: float = 32.0
+    modules: tuple[str, ...] = MODULES
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise UsageError(f"LoRA rank is {self.rank}; it must be at least 1")
+        unknown = set(self.modules) - set(MODULES)
+        if unknown or not self.modules:
+            raise UsageError(f"LoRA modules {sorted(unknown)}: choose from {', '.join(MODULES)}")
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"LoRA dropout is {self.dropout}; it must lie in [0, 1)")
+
+    @property
+    def scale(self) -> float:
+        """α/r."""
+        return self.alpha / self.rank
+
+
+@dataclass(eq=False)
+class LowRank:
+    """One adapter's part in one layer.
+
+    Attributes:
+        a: (R, in).
+        b: (out, R); zero at the start, so that a fresh adapter is the backbone, bit for bit.
+        scale: α/r.
+        dropout: of the input of A, in training.
+    """
+
+    a: nn.Parameter
+    b: nn.Parameter
+    scale: float
+    dropout: float = 0.0
+
+    @classmethod
+    def fresh(cls, linear: Linear, config: LoRAConfig, generator: torch.Generator) -> "LowRank":
+        """A untrained: A as `nn.Linear` starts (uniform, ±1/√in), B zero."""
+        bound = linear.in_features**-0.5
+        a = torch.empty(config.rank, linear.in_features).uniform_(-bound, bound, generator=generator)
+        b = torch.zeros(linear.out_features, config.rank)
+        device = linear.weight.device
+        return cls(nn.Parameter(a.to(device)), nn.Parameter(b.to(device)), config.scale, config.dropout)
+
+    def update(self) -> Tensor:
+        """The change of the weight, (α/r)·B·A in float32, (out, in)."""
+        return self.scale * (self.b.float() @ self.a.float())
+
+
+class LoRALinear(Linear):
+    """A frozen linear layer and the adapters that may be routed through it.
+
+    The adapters are plain references, not sub-modules: `state_dict()` of the model stays that of the backbone.
+
+    Attributes:
+        adapters: slot of the bank → this layer's part of the adapter. A slot that is missing here (an adapter
+            that leaves this layer alone) contributes nothing.
+    """
+
+    adapters: dict[int, LowRank]
+
+    @classmethod
+    def from_linear(cls, linear: Linear) -> "LoRALinear":
+        """The same layer, same parameters, ready for adapters."""
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        layer.in_features, layer.out_features = linear.in_features, linear.out_features
+        layer.weight, layer.bias = linear.weight, linear.bias
+        layer.adapters = {}
+        return layer
+
+    def to_linear(self, slot: int | None = None) -> Linear:
+        """A plain layer with one adapter merged into the weight (in float32); without a slot, the original."""
+        linear = Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
+        linear.weight, linear.bias = self.weight, self.bias
+        if slot is not None and slot in self.adapters:
+            merged = self.weight.float() + self.adapters[slot].update()
+            linear.weight = nn.Parameter(merged.to(self.weight.dtype), requires_grad=False)
+        return linear
+
+    def forward(self, x: Tensor, routing: Routing | None = None) -> Tensor:
+        """Outputs (B, L, out) of x (B, L, in), each row through its own adapters."""
+        y = F.linear(x, self.weight, self.bias)
+        if routing is None or not any(slot in self.adapters for slot in routing.slots):
+            return y
+        slot = routing.only_slot
+        return y + (self._one(x, self.adapters[slot]) if slot is not None else self._mixed(x, routing))
+
+    def _one(self, x: Tensor, part: LowRank) -> Tensor:
+        """Update (B, L, out) when the whole batch uses one adapter."""
+        low = F.linear(F.dropout(x, part.dropout, self.training), part.a)
+        return F.linear(low * part.scale, part.b)
+
+    def _mixed(self, x: Tensor, routing: Routing) -> Tensor:
+        """Update (B, L, out) when rows differ: A and B gathered per row, two batched products."""
+        parts = [self.adapters.get(slot) for slot in routing.slots]
+        rank = max(part.a.shape[0] for part in parts if part is not None)
+        a = torch.stack([self._padded(part, rank)[0] for part in parts])  # (U, R, in)
+        b = torch.stack([self._padded(part, rank)[1] for part in parts])  # (U, out, R)
+        scales = torch.tensor([part.scale if part else 0.0 for part in parts], device=x.device)
+        dropouts = torch.tensor([part.dropout if part else 0.0 for part in parts], device=x.device)
+
+        rows, k = routing.positions.shape
+        flat = routing.positions.flatten()
+        a_rows = a[flat].view(rows, k * rank, -1)  # (B, K·R, in)
+        b_rows = b[flat].view(rows, k, -1, rank).transpose(1, 2).flatten(2)  # (B, out, K·R)
+        weights = (routing.weights * scales[routing.positions]).repeat_interleave(rank, 1)  # (B, K·R)
+        low = torch.bmm(self._drop(x, dropouts[routing.positions[:, 0]]), a_rows.transpose(1, 2))
+        return torch.bmm(low * weights.unsqueeze(1).to(low.dtype), b_rows.transpose(1, 2))
+
+    def _padded(self, part: LowRank | None, rank: int) -> tuple[Tensor, Tensor]:
+        """A (R, in) and B (out, R) of a part, filled with zeros up to `rank`."""
+        if part is None:
+            zeros = self.weight.new_zeros
+            return zeros(rank, self.in_features), zeros(self.out_features, rank)
+        missing = rank - part.a.shape[0]
+        return F.pad(part.a, (0, 0, 0, missing)), F.pad(part.b, (0, missing))
+
+    def _drop(self, x: Tensor, rates: Tensor) -> Tensor:
+        """X (B, L, in) with each row dropped out at its own rate, (B,)."""
+        if not self.training or not bool(rates.any()):
+            return x
+        keep = 1 - rates[:, None, None]
+        return x * (torch.rand_like(x) < keep) / keep

@@ -1,0 +1,314 @@
+"""The Whisper backbone: encoder, decoder, key-value cache (Radford et al. 2022, arXiv 2212.04356).
+
+Names follow OpenAI's reference model. Every linear layer takes the routing beside its input, so that
+`lora.layers` can replace it; the plain layer ignores it.
+
+Shapes: B batch, M mel bins, T audio frames, S encoder positions (S = T/2), L tokens, D width, H heads, V vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lora_whisper.model.routing import Routing
+
+
+@dataclass(frozen=True)
+class ModelDimensions:
+    """Geometry of one Whisper size."""
+
+    n_mels: int
+    n_audio_ctx: int  # encoder positions of the full 30 s window: 1500
+    n_audio_state: int
+    n_audio_head: int
+    n_audio_layer: int
+    n_vocab: int
+    n_text_ctx: int  # longest token sequence: 448
+    n_text_state: int
+    n_text_head: int
+    n_text_layer: int
+
+
+class Linear(nn.Linear):
+    """A linear layer that is handed the routing and has no use for it."""
+
+    def forward(self, x: Tensor, routing: Routing | None = None) -> Tensor:
+        """Outputs (..., out) of inputs (..., in)."""
+        return super().forward(x)
+
+
+class KVCache:
+    """Keys and values that the decoder has computed for a batch: of the audio, and of the tokens so far.
+
+    Attributes:
+        cross: per decoder layer, keys and values of the audio, each (B, H, S, D/H).
+        cross_mask: which encoder positions are real, bool (B, 1, 1, S); None when all are.
+        length: tokens so far.
+    """
+
+    def __init__(
+        self, cross: list[tuple[Tensor, Tensor]], cross_mask: Tensor | None, capacity: int = 0
+    ) -> None:
+        self.cross = cross
+        self.cross_mask = cross_mask
+        self.capacity = capacity
+        self.length = 0
+        self._tokens: list[tuple[Tensor, Tensor]] = []
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of all tokens so far, (B, H, L, D/H), after adding those of the newest tokens.
+
+        With capacity 0 nothing is kept: the caller hands over the whole sequence at once (training).
+        """
+        if not self.capacity:
+            return key, value
+        if layer == len(self._tokens):
+            shape = (*key.shape[:2], self.capacity, key.shape[3])
+            self._tokens.append((key.new_empty(shape), value.new_empty(shape)))
+        keys, values = self._tokens[layer]
+        end = self.length + key.shape[2]
+        keys[:, :, self.length : end] = key
+        values[:, :, self.length : end] = value
+        return keys[:, :, :end], values[:, :, :end]
+
+    def index_select(self, rows: Tensor) -> None:
+        """Keep only these rows, int64 (B',): finished ones leave, beams are reordered."""
+        self.cross = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in self.cross]
+        self._tokens = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in self._tokens]
+        if self.cross_mask is not None:
+            self.cross_mask = self.cross_mask.index_select(0, rows)
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention with Whisper's four projections (the key has no bias)."""
+
+    def __init__(self, n_state: int, n_head: int) -> None:
+        super().__init__()
+        self.n_head = n_head
+        self.query = Linear(n_state, n_state)
+        self.key = Linear(n_state, n_state, bias=False)
+        self.value = Linear(n_state, n_state)
+        self.out = Linear(n_state, n_state)
+
+    def keys_values(self, x: Tensor, routing: Routing | None) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, H, S, D/H) of x (B, S, D)."""
+        return self._split(self.key(x, routing)), self._split(self.value(x, routing))
+
+    def attend(
+        self,
+        x: Tensor,
+        keys_values: tuple[Tensor, Tensor],
+        routing: Routing | None,
+        mask: Tensor | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """Outputs (B, L, D) for queries from x (B, L, D) over the given keys and values."""
+        query = self._split(self.query(x, routing))
+        mixed = F.scaled_dot_product_attention(query, *keys_values, attn_mask=mask, is_causal=causal)
+        return self.out(mixed.transpose(1, 2).flatten(2), routing)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.n_head, -1)).transpose(1, 2)
+
+
+class MLP(nn.Module):
+    """The position-wise feed-forward part of a block."""
+
+    def __init__(self, n_state: int) -> None:
+        super().__init__()
+        self.fc1 = Linear(n_state, 4 * n_state)
+        self.fc2 = Linear(4 * n_state, n_state)
+
+    def forward(self, x: Tensor, routing: Routing | None) -> Tensor:
+        """Outputs (B, L, D) of x (B, L, D)."""
+        return self.fc2(F.gelu(self.fc1(x, routing)), routing)
+
+
+class EncoderBlock(nn.Module):
+    """Self-attention and MLP, each behind a layer norm and a residual connection."""
+
+    def __init__(self, n_state: int, n_head: int) -> None:
+        super().__init__()
+        self.attn_ln = nn.LayerNorm(n_state)
+        self.attn = MultiHeadAttention(n_state, n_head)
+        self.mlp_ln = nn.LayerNorm(n_state)
+        self.mlp = MLP(n_state)
+
+    def forward(self, x: Tensor, mask: Tensor | None, routing: Routing | None) -> Tensor:
+        """Outputs (B, S, D) of x (B, S, D)."""
+        h = self.attn_ln(x)
+        x = x + self.attn.attend(h, self.attn.keys_values(h, routing), routing, mask)
+        return x + self.mlp(self.mlp_ln(x), routing)
+
+
+class DecoderBlock(nn.Module):
+    """Causal self-attention, attention over the audio, MLP."""
+
+    def __init__(self, n_state: int, n_head: int) -> None:
+        super().__init__()
+        self.attn_ln = nn.LayerNorm(n_state)
+        self.attn = MultiHeadAttention(n_state, n_head)
+        self.cross_attn_ln = nn.LayerNorm(n_state)
+        self.cross_attn = MultiHeadAttention(n_state, n_head)
+        self.mlp_ln = nn.LayerNorm(n_state)
+        self.mlp = MLP(n_state)
+
+    def forward(self, x: Tensor, layer: int, cache: KVCache, routing: Routing | None) -> Tensor:
+        """Outputs (B, L, D) of the newest tokens x (B, L, D); the cache is extended by them."""
+        h = self.attn_ln(x)
+        keys_values = cache.extend(layer, *self.attn.keys_values(h, routing))
+        x = x + self.attn.attend(h, keys_values, routing, *causality(x.shape[1], keys_values[0]))
+        h = self.cross_attn_ln(x)
+        x = x + self.cross_attn.attend(h, cache.cross[layer], routing, cache.cross_mask)
+        return x + self.mlp(self.mlp_ln(x), routing)
+
+
+def causality(n_new: int, keys: Tensor) -> tuple[Tensor | None, bool]:
+    """Mask and causal flag by which `n_new` tokens see only themselves and their past among `keys`."""
+    n_past = keys.shape[2] - n_new
+    if n_new == 1:
+        return None, False
+    if n_past == 0:
+        return None, True
+    mask = torch.ones(n_new, n_past + n_new, dtype=torch.bool, device=keys.device)
+    return mask.tril(n_past), False
+
+
+def sinusoids(length: int, channels: int, max_timescale: float = 10_000) -> Tensor:
+    """Whisper's encoder positions, (length, channels): sines, then cosines, of geometric wavelengths."""
+    step = math.log(max_timescale) / (channels // 2 - 1)
+    inverse = torch.exp(-step * torch.arange(channels // 2))
+    angles = torch.arange(length)[:, None] * inverse[None, :]
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def position_mask(n_positions: Tensor | None, size: int) -> Tensor | None:
+    """Mask of the real encoder positions, bool (B, 1, 1, S), from how many each row has, (B,)."""
+    if n_positions is None:
+        return None
+    return (torch.arange(size, device=n_positions.device) < n_positions[:, None])[:, None, None, :]
+
+
+class AudioEncoder(nn.Module):
+    """Log-mel frames to encoder positions: two convolutions and a stack of blocks."""
+
+    def __init__(self, dims: ModelDimensions) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv1d(dims.n_mels, dims.n_audio_state, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv1d(dims.n_audio_state, dims.n_audio_state, kernel_size=3, stride=2, padding=1)
+        self.positional_embedding = nn.Parameter(
+            sinusoids(dims.n_audio_ctx, dims.n_audio_state), requires_grad=False
+        )
+        self.blocks = nn.ModuleList(
+            EncoderBlock(dims.n_audio_state, dims.n_audio_head) for _ in range(dims.n_audio_layer)
+        )
+        self.ln_post = nn.LayerNorm(dims.n_audio_state)
+
+    def forward(self, mel: Tensor, mask: Tensor | None, routing: Routing | None) -> Tensor:
+        """Encoder output (B, S, D) of mel (B, M, T)."""
+        x = F.gelu(self.conv1(mel))
+        x = F.gelu(self.conv2(x)).transpose(1, 2)
+        x = x + self.positional_embedding[: x.shape[1]]
+        for block in self.blocks:
+            x = block(x, mask, routing)
+        out: Tensor = self.ln_post(x)
+        return out
+
+
+class TextDecoder(nn.Module):
+    """Tokens to hidden states, given the audio in the cache."""
+
+    def __init__(self, dims: ModelDimensions) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(dims.n_vocab, dims.n_text_state)
+        self.positional_embedding = nn.Parameter(torch.empty(dims.n_text_ctx, dims.n_text_state))
+        self.blocks = nn.ModuleList(
+            DecoderBlock(dims.n_text_state, dims.n_text_head) for _ in range(dims.n_text_layer)
+        )
+        self.ln = nn.LayerNorm(dims.n_text_state)
+
+    def forward(self, tokens: Tensor, cache: KVCache, routing: Routing | None) -> Tensor:
+        """Hidden states (B, L, D) of the newest tokens (B, L)."""
+        end = cache.length + tokens.shape[1]
+        x = self.token_embedding(tokens) + self.positional_embedding[cache.length : end]
+        for layer, block in enumerate(self.blocks):
+            x = block(x, layer, cache, routing)
+        cache.length = end
+        out: Tensor = self.ln(x)
+        return out
+
+
+class Whisper(nn.Module):
+    """Encoder and decoder; the output projection is the token embedding."""
+
+    def __init__(self, dims: ModelDimensions) -> None:
+        super().__init__()
+        self.dims = dims
+        self.encoder = AudioEncoder(dims)
+        self.decoder = TextDecoder(dims)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.decoder.token_embedding.weight.device
+
+    def initialise(self, seed: int) -> "Whisper":
+        """This model with random weights, as before pre-training: normal, sd 0.02, biases zero."""
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if name == "encoder.positional_embedding":
+                    continue
+                if parameter.dim() >= 2:
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.02)
+                elif name.endswith("bias"):
+                    parameter.zero_()
+        return self
+
+    def encode(
+        self, mel: Tensor, n_positions: Tensor | None = None, routing: Routing | None = None
+    ) -> Tensor:
+        """Encoder output (B, S, D) of log-mel frames.
+
+        Args:
+            mel: (B, M, T), T even and at most 2 * n_audio_ctx; frames past the end of a row are zero.
+            n_positions: real positions of each row, int64 (B,); None when every row fills the batch. With it
+                a row's result does not depend on the longer rows beside it.
+            routing: adapters of each row; None for the bare backbone.
+        """
+        out: Tensor = self.encoder(mel, position_mask(n_positions, mel.shape[2] // 2), routing)
+        return out
+
+    def new_cache(
+        self,
+        audio: Tensor,
+        n_positions: Tensor | None = None,
+        routing: Routing | None = None,
+        capacity: int = 0,
+    ) -> KVCache:
+        """Cache for decoding `audio` (B, S, D) with room for `capacity` tokens (0: one pass, nothing kept)."""
+        cross = [block.cross_attn.keys_values(audio, routing) for block in self.decoder.blocks]
+        return KVCache(cross, position_mask(n_positions, audio.shape[1]), capacity)
+
+    def decode(self, tokens: Tensor, cache: KVCache, routing: Routing | None = None) -> Tensor:
+        """Hidden states (B, L, D) of the newest tokens, int64 (B, L); `logits` turns them into scores."""
+        out: Tensor = self.decoder(tokens, cache, routing)
+        return out
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores (..., V) of hidden states (..., D)."""
+        return F.linear(hidden, self.decoder.token_embedding.weight)
+
+    def forward(
+        self,
+        mel: Tensor,
+        tokens: Tensor,
+        n_positions: Tensor | None = None,
+        routing: Routing | None = None,
+    ) -> Tensor:
+        """Scores (B, L, V) of whole token sequences (B, L) for log-mel frames (B, M, T)."""
+        audio = self.encode(mel, n_positions, routing)
+        return self.logits(self.decode(tokens, self.new_cache(audio, n_positions, routing), routing))

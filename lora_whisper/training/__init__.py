@@ -1,0 +1,1 @@
+"""What is trained, and the one loop that trains it."""

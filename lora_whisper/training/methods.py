@@ -1,0 +1,59 @@
+"""What is trained, as values: a run of the one trainer is a list of tracks.
+
+A track owns parameters, an optimiser and a stream of rows. One adapter per language is one track per language;
+full fine-tuning is a single track with the rows of all languages. Tracks never share a parameter, a clipping norm, a
+schedule or a random number, so training them together equals training each alone.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lora_whisper.lora.bank import Adapter
+from torch import Tensor, nn
+
+from lora_whisper.data.batching import Batch, RowSource
+from lora_whisper.model.whisper import Whisper
+
+AuxiliaryLoss = Callable[[Tensor, Batch], Tensor]
+"""A further loss from the encoder output (B, S, D) of a track's rows, already weighted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """One thing to train.
+
+    Attributes:
+        name: language tag, or what else is trained.
+        parameters: by a name that is stable between runs.
+        train: rows to learn from.
+        dev: rows for the development loss; None if there are none.
+        slot: adapter that all its rows are routed to; None for the bare backbone.
+        auxiliary: a further loss, for example CTC in pre-training.
+    """
+
+    name: str
+    parameters: Mapping[str, nn.Parameter]
+    train: RowSource
+    dev: RowSource | None = None
+    slot: int | None = None
+    auxiliary: AuxiliaryLoss | None = None
+
+
+def language_lora(adapter: Adapter, train: RowSource, dev: RowSource | None) -> Track:
+    """The track of one language's own adapter: the method of the paper."""
+    parameters: dict[str, nn.Parameter] = {}
+    for path, part in adapter.parts.items():
+        parameters[f"{path}.a"], parameters[f"{path}.b"] = part.a, part.b
+    return Track(adapter.tag, parameters, train, dev, adapter.slot)
+
+
+def full(
+    model: Whisper, train: RowSource, dev: RowSource | None, auxiliary: nn.Module | None = None
+) -> Track:
+    """The track of all weights of the backbone (full fine-tuning, pre-training), and of an auxiliary loss."""
+    parameters = {name: p for name, p in model.named_parameters() if name != "encoder.positional_embedding"}
+    if auxiliary is not None:
+        parameters |= {f"auxiliary.{name}": p for name, p in auxiliary.named_parameters()}
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    return Track("full", parameters, train, dev, auxiliary=auxiliary)

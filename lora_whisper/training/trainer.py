@@ -1,0 +1,376 @@
+"""The one training loop: tracks in, trained parameters out.
+
+Every step takes the next batch of each unfinished track, runs rows of all tracks through the frozen backbone
+together where their lengths allow, and updates each track with its own loss, clipping, schedule and optimiser.
+All randomness is a function of (seed, step), so a run that is stopped, even by `kill -9`, goes on from its last
+checkpoint as if nothing had happened.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lora_whisper.data.batching import IGNORED, Batch, Row, collate, plan_batches
+from lora_whisper.errors import TrainingError, UsageError
+from lora_whisper.model.routing import NO_ADAPTER, Routing
+from lora_whisper.model.whisper import Whisper
+from lora_whisper.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from lora_whisper.training.methods import Track
+from lora_whisper.training.monitor import EpochReport, Monitor, StepReport
+
+LENGTH_TOLERANCE = 0.75
+"""Tracks share a forward pass when the shorter batch is at least this part of the longer one: padding is paid for."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; the defaults are the paper's where it names them (AdamW, 1e-4, 10 epochs).
+
+    Attributes:
+        epochs: passes over the training rows.
+        learning_rate: peak of the schedule.
+        schedule: after the warm-up, "linear" or "cosine" decay to zero, or "constant".
+        warmup: share of the steps with a rising learning rate.
+        weight_decay: of AdamW.
+        clip: largest gradient norm of a track.
+        batch_s: seconds of padded audio in a track's batch.
+        precision: "bf16" autocast, "fp32", or "auto": bf16 where the hardware multiplies it natively.
+        patience: stop a track after this many epochs without a better development score; None: never.
+        save_every: steps between checkpoints, besides the end of each epoch.
+        seed: of the order of the data and of dropout.
+    """
+
+    epochs: int = 10
+    learning_rate: float = 1e-4
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    batch_s: float = 60.0
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    patience: int | None = None
+    save_every: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_s <= 0 or self.learning_rate <= 0 or self.save_every < 1:
+            raise UsageError("epochs, batch_s, learning_rate and save_every must be positive")
+        if not 0 <= self.warmup < 1:
+            raise UsageError(f"warmup is {self.warmup}; it is a share of the steps, in [0, 1)")
+
+    def learning_rate_at(self, step: int, n_steps: int) -> float:
+        """Learning rate of step `step` (from 0) of `n_steps`."""
+        n_warmup = math.ceil(self.warmup * n_steps)
+        if step < n_warmup:
+            return self.learning_rate * (step + 1) / n_warmup
+        progress = (step - n_warmup) / max(1, n_steps - n_warmup)
+        decay = {"linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2, "constant": 1.0}
+        return self.learning_rate * decay[self.schedule]
+
+
+Validate = Callable[[Track], dict[str, float]]
+"""Scores of a track on its development data, by name; "score" (lower is better) selects the best epoch."""
+
+
+@dataclass(eq=False)
+class TrackState:
+    """Where a track stands.
+
+    Attributes:
+        step: batches done.
+        epochs: one report per finished epoch.
+        best: the parameters at the best epoch, by name.
+        best_score: development score there; infinite before the first.
+    """
+
+    track: Track
+    optimizer: torch.optim.Optimizer
+    plan: list[list[int]]
+    epoch_ends: list[int]
+    step: int = 0
+    epochs: list[EpochReport] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_score: float = math.inf
+    stopped_early: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing more to train."""
+        return self.stopped_early or self.step == len(self.plan)
+
+    @property
+    def at_epoch_end(self) -> bool:
+        """Whether the step just done closed an epoch."""
+        return self.step in self.epoch_ends
+
+
+def train(
+    model: Whisper,
+    tracks: Sequence[Track],
+    config: TrainConfig,
+    folder: Path,
+    *,
+    validate: Validate | None = None,
+    monitor: Monitor | None = None,
+) -> list[TrackState]:
+    """Train the tracks; their parameters hold the best epoch's values afterwards.
+
+    Args:
+        model: the backbone, with the adapters of the tracks in its layers.
+        tracks: what to train.
+        config: how.
+        folder: where checkpoints go; an unfinished run of the same configuration found there is resumed.
+        validate: scores beside the development loss (which is the score without it).
+        monitor: is told of every step and epoch.
+
+    Raises:
+        TrainingError: no rows, a loss that is not finite, or a checkpoint of another configuration.
+    """
+    trainer = _Trainer(model, tracks, config, folder, validate, monitor or Monitor())
+    return trainer.run()
+
+
+class _Trainer:
+    """The state of a call to `train`."""
+
+    def __init__(
+        self,
+        model: Whisper,
+        tracks: Sequence[Track],
+        config: TrainConfig,
+        folder: Path,
+        validate: Validate | None,
+        monitor: Monitor,
+    ) -> None:
+        self.model, self.config, self.folder = model, config, folder
+        self.validate, self.monitor = validate, monitor
+        self.states = [self._start(track) for track in tracks]
+        self.precision = resolve_precision(config.precision, model.device)
+        self.step = 0
+
+    def _start(self, track: Track) -> TrackState:
+        if not track.train.durations_s:
+            raise TrainingError(f"{track.name}: no training utterances; check the manifest and --language")
+        config = self.config
+        optimizer = torch.optim.AdamW(
+            track.parameters.values(), config.learning_rate, weight_decay=config.weight_decay
+        )
+        plan: list[list[int]] = []
+        ends: list[int] = []
+        for epoch in range(config.epochs):
+            plan += plan_batches(track.train.durations_s, config.batch_s, config.seed, epoch)
+            ends.append(len(plan))
+        return TrackState(track, optimizer, plan, ends)
+
+    def run(self) -> list[TrackState]:
+        """Train until every track has finished."""
+        self._resume()
+        self.monitor.start(self.states)
+        self.model.train()
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            upcoming = reader.submit(self._next_rows)
+            while any(not state.finished for state in self.states):
+                rows = upcoming.result()
+                active = [state for state in self.states if not state.finished]
+                losses, norms, duration_s = self._update(active, rows)
+                self.step += 1
+                for state in active:
+                    state.step += 1
+                upcoming = reader.submit(self._next_rows)
+                self.monitor.step(StepReport(self.step, losses, norms, self._rates(active), duration_s))
+                self._close_epochs(active)
+        self.model.eval()
+        for state in self.states:
+            restore(state.track, state.best)
+        self.monitor.finish()
+        return self.states
+
+    def _next_rows(self) -> dict[str, list[Row]]:
+        """The next batch of every unfinished track."""
+        return {
+            state.track.name: [state.track.train.row(i) for i in state.plan[state.step]]
+            for state in self.states
+            if not state.finished
+        }
+
+    def _update(
+        self, active: list[TrackState], rows: dict[str, list[Row]]
+    ) -> tuple[dict[str, float], dict[str, float], float]:
+        """One optimiser step of each active track; its losses, gradient norms and seconds of audio."""
+        torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # LoRA dropout
+        losses: dict[str, float] = {}
+        norms: dict[str, float] = {}
+        duration_s = 0.0
+        for group in group_by_length(
+            {name: max(r.mel.shape[1] for r in batch) for name, batch in rows.items()}
+        ):
+            tracks = [state.track for state in active if state.track.name in group]
+            batch = collate([row for track in tracks for row in rows[track.name]]).to(self.model.device)
+            duration_s += batch.duration_s
+            sizes = [len(rows[track.name]) for track in tracks]
+            with self.precision():
+                by_track = track_losses(self.model, tracks, sizes, batch)
+            torch.stack(list(by_track.values())).sum().backward()  # type: ignore[no-untyped-call]
+            losses |= {name: float(loss.detach()) for name, loss in by_track.items()}
+        for state in active:
+            norms[state.track.name] = self._apply(state, losses[state.track.name])
+        return losses, norms, duration_s
+
+    def _apply(self, state: TrackState, loss: float) -> float:
+        """Clip and apply the gradients of one track; their norm before clipping."""
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"{state.track.name}: the loss is {loss} at step {state.step + 1}; lower --learning-rate "
+                "(the last checkpoint is intact)"
+            )
+        parameters = list(state.track.parameters.values())
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.clip))
+        for group in state.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate_at(state.step, len(state.plan))
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _rates(self, active: list[TrackState]) -> dict[str, float]:
+        return {state.track.name: state.optimizer.param_groups[0]["lr"] for state in active}
+
+    def _close_epochs(self, active: list[TrackState]) -> None:
+        """Score the tracks that have just finished an epoch, and save when it is time."""
+        ended = [state for state in active if state.at_epoch_end]
+        if ended:
+            self.model.eval()
+            for state in ended:
+                self._score(state)
+            self.model.train()
+        if ended or self.step % self.config.save_every == 0:
+            save_checkpoint(self.folder, self.step, asdict(self.config), self.states)
+
+    def _score(self, state: TrackState) -> None:
+        """Development loss and scores of a track; keep its parameters if they are the best so far."""
+        report = EpochReport(
+            state.track.name, len(state.epochs) + 1, state.step, self._dev_scores(state.track)
+        )
+        state.epochs.append(report)
+        score = report.scores.get(
+            "score", -report.epoch
+        )  # without development data, the last epoch is the best
+        if score < state.best_score:
+            state.best_score = score
+            state.best = {name: p.detach().clone() for name, p in state.track.parameters.items()}
+        since_best = (
+            len(state.epochs)
+            - 1
+            - min(range(len(state.epochs)), key=lambda i: state.epochs[i].scores.get("score", -i))
+        )
+        state.stopped_early = self.config.patience is not None and since_best >= self.config.patience
+        self.monitor.epoch(report)
+
+    def _dev_scores(self, track: Track) -> dict[str, float]:
+        if track.dev is None or not track.dev.durations_s:
+            return {}
+        with self.precision():
+            loss = dev_loss(self.model, track, self.config.batch_s)
+        scores = {"loss": loss, "score": loss}
+        return scores | (self.validate(track) if self.validate else {})
+
+    def _resume(self) -> None:
+        checkpoint = latest_checkpoint(self.folder)
+        if checkpoint is not None:
+            self.step = load_checkpoint(checkpoint, asdict(self.config), self.states)
+
+
+def restore(track: Track, values: dict[str, Tensor]) -> None:
+    """Set a track's parameters to saved values."""
+    with torch.no_grad():
+        for name, value in values.items():
+            track.parameters[name].copy_(value)
+
+
+def resolve_precision(name: str, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    """What opens the autocast context of a precision on a device; "auto" picks bf16 where it is native."""
+    if name == "auto":
+        name = "bf16" if _native_bf16(device) else "fp32"
+    if name == "fp32":
+        return nullcontext
+    return lambda: torch.autocast(device.type, torch.bfloat16)
+
+
+def _native_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def group_by_length(frames: dict[str, int]) -> Iterator[set[str]]:
+    """Names of batches that may share a forward pass, given their longest rows, without much padding."""
+    group: set[str] = set()
+    longest = 0
+    for name in sorted(frames, key=lambda n: -frames[n]):
+        if group and frames[name] < LENGTH_TOLERANCE * longest:
+            yield group
+            group = set()
+        longest = longest if group else frames[name]
+        group.add(name)
+    if group:
+        yield group
+
+
+def track_losses(
+    model: Whisper, tracks: Sequence[Track], sizes: Sequence[int], batch: Batch
+) -> dict[str, Tensor]:
+    """Loss of each track: the mean over its own tokens, so that the others beside it do not count.
+
+    Args:
+        model: the backbone.
+        tracks: whose rows stand in the batch, in order.
+        sizes: rows of each track.
+        batch: all rows.
+    """
+    slots = [
+        NO_ADAPTER if t.slot is None else t.slot for t, n in zip(tracks, sizes, strict=True) for _ in range(n)
+    ]
+    routed = any(slot != NO_ADAPTER for slot in slots)
+    routing = Routing.one_per_row(slots, batch.mel.device) if routed else None
+    audio = model.encode(batch.mel, batch.n_positions, routing)
+    hidden = model.decode(batch.tokens, model.new_cache(audio, batch.n_positions, routing), routing)
+
+    losses: dict[str, Tensor] = {}
+    start = 0
+    for track, size in zip(tracks, sizes, strict=True):
+        rows = slice(start, start + size)
+        start += size
+        learned = batch.labels[rows] != IGNORED
+        logits = model.logits(hidden[rows][learned])  # no scores where there is no label
+        losses[track.name] = F.cross_entropy(logits.float(), batch.labels[rows][learned])
+        if track.auxiliary is not None:
+            losses[track.name] = losses[track.name] + track.auxiliary(audio[rows], part_of(batch, rows))
+    return losses
+
+
+def part_of(batch: Batch, rows: slice) -> Batch:
+    """Some rows of a batch, with its padding."""
+    positions = None if batch.n_positions is None else batch.n_positions[rows]
+    return Batch(batch.mel[rows], positions, batch.tokens[rows], batch.labels[rows], batch.duration_s)
+
+
+@torch.no_grad()
+def dev_loss(model: Whisper, track: Track, batch_s: float) -> float:
+    """Mean loss per token over a track's development rows, without auxiliary losses."""
+    if track.dev is None:
+        raise UsageError(f"{track.name}: no development rows")
+    total, n_tokens = 0.0, 0
+    plain = Track(track.name, {}, track.dev, slot=track.slot)
+    for indices in plan_batches(track.dev.durations_s, batch_s, seed=0, epoch=0):
+        batch = collate([track.dev.row(i) for i in indices]).to(model.device)
+        count = int((batch.labels != IGNORED).sum())
+        total += count * float(track_losses(model, [plain], [len(indices)], batch)[track.name])
+        n_tokens += count
+    return total / n_tokens
