@@ -4,22 +4,26 @@ The order depends on the seed and the epoch alone, so that a resumed run sees ex
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
-from lora_whisper.audio import FRAMES_PER_POSITION, HOP_LENGTH, SAMPLE_RATE, features
-from lora_whisper.model.tokenizer import Tokenizer
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lora_whisper.audio import FRAMES_PER_POSITION, HOP_LENGTH, N_FRAMES, SAMPLE_RATE, AudioContext, features
 from lora_whisper.data.manifest import Utterance
-from lora_whisper.errors import ManifestError
+from lora_whisper.errors import AudioError, LoraWhisperError, ManifestError
 from lora_whisper.languages import language
+from lora_whisper.model.tokenizer import Tokenizer
 
 IGNORED = -100
 """Label of a position that has no loss."""
+
+FRAMES_MULTIPLE, TOKENS_MULTIPLE = 32, 8
+"""Batches are padded to these, so that few shapes occur: oneDNN compiles a kernel for each new one."""
 
 FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
 
@@ -65,6 +69,10 @@ class Batch:
         )
 
 
+def _rounded_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
 class RowSource(Protocol):
     """Where a track's rows come from."""
 
@@ -91,7 +99,7 @@ class RowEncoder:
 
     tokenizer: Tokenizer
     n_mels: int
-    context: str
+    context: AudioContext
     max_tokens: int = 448
     learn_prompt: bool = False
 
@@ -127,51 +135,54 @@ class FixedRows:
 
 
 class UtteranceRows:
-    """Rows of a manifest, encoded when first needed and then kept while memory allows.
+    """Rows of a manifest. All are read once at the start, so that a bad file is known before training begins.
 
     Args:
-        utterances: with known durations.
+        utterances: unusable ones are left out.
         encoder: makes the rows.
-        token_language: Whisper's language code for an utterance's language tag.
-        cache_bytes: memory for encoded rows; beyond it rows are encoded anew at each use.
+        token_language: Whisper's language code for their language.
+        report: is told of each utterance that cannot be used, and why.
+        cache_bytes: memory for encoded rows; rows beyond it are encoded anew at each use.
+
+    Attributes:
+        utterances: the usable ones.
+        durations_s: length of each in seconds as the model sees it: with its padding.
     """
 
     def __init__(
         self,
         utterances: Sequence[Utterance],
         encoder: RowEncoder,
-        token_language: Callable[[str], str],
+        token_language: str,
+        report: Callable[[Utterance, LoraWhisperError], None],
         cache_bytes: int = 2 << 30,
     ) -> None:
-        self.utterances = utterances
-        self.durations_s = [_known_duration_s(utterance) for utterance in utterances]
-        self._encoder = encoder
-        self._token_language = token_language
-        self._cache: dict[int, Row] = {}
-        self._bytes_left = cache_bytes
+        self._encoder, self._token_language = encoder, token_language
+        self.utterances: list[Utterance] = []
+        self.durations_s: list[float] = []
+        self._rows: list[Row | None] = []
+        with ThreadPoolExecutor() as pool:
+            for utterance, row in zip(utterances, pool.map(self._try, utterances), strict=True):
+                if isinstance(row, LoraWhisperError):
+                    report(utterance, row)
+                    continue
+                cache_bytes -= row.mel.numel() * row.mel.element_size()
+                self.utterances.append(utterance)
+                self.durations_s.append(row.mel.shape[1] / FRAMES_PER_SECOND)
+                self._rows.append(row if cache_bytes >= 0 else None)
 
     def row(self, index: int) -> Row:
-        """The row at `index`.
+        """The row at `index`."""
+        return self._rows[index] or self._encode(self.utterances[index])
 
-        Raises:
-            AudioError: the audio cannot be used.
-            ManifestError: the text is too long.
-        """
-        if index in self._cache:
-            return self._cache[index]
-        utterance = self.utterances[index]
-        row = self._encoder.row(utterance.load(), utterance.text, self._token_language(utterance.language))
-        size = row.mel.numel() * row.mel.element_size()
-        if size <= self._bytes_left:
-            self._bytes_left -= size
-            self._cache[index] = row
-        return row
+    def _encode(self, utterance: Utterance) -> Row:
+        return self._encoder.row(utterance.load(), utterance.text, self._token_language)
 
-
-def _known_duration_s(utterance: Utterance) -> float:
-    if utterance.duration_s is None:
-        raise ManifestError(f"{utterance.audio}: no duration; add `duration_s` to its manifest line")
-    return utterance.duration_s
+    def _try(self, utterance: Utterance) -> Row | LoraWhisperError:
+        try:
+            return self._encode(utterance)
+        except (AudioError, ManifestError) as error:
+            return error
 
 
 def plan_batches(
@@ -206,8 +217,9 @@ def plan_batches(
 def collate(rows: Sequence[Row]) -> Batch:
     """One batch of the rows, padded."""
     frames = [row.mel.shape[1] for row in rows]
-    n_tokens = max(len(row.tokens) for row in rows) - 1
-    mel = torch.zeros(len(rows), rows[0].mel.shape[0], max(frames))
+    width = min(_rounded_up(max(frames), FRAMES_MULTIPLE), N_FRAMES)
+    n_tokens = _rounded_up(max(len(row.tokens) for row in rows) - 1, TOKENS_MULTIPLE)
+    mel = torch.zeros(len(rows), rows[0].mel.shape[0], width)
     tokens = torch.full((len(rows), n_tokens), rows[0].tokens[-1])
     labels = torch.full((len(rows), n_tokens), IGNORED)
     for b, row in enumerate(rows):
@@ -215,6 +227,6 @@ def collate(rows: Sequence[Row]) -> Batch:
         mel[b, :, : frames[b]] = row.mel
         tokens[b, : len(sequence) - 1] = sequence[:-1]
         labels[b, row.n_prompt - 1 : len(sequence) - 1] = sequence[row.n_prompt :]
-    uniform = min(frames) == max(frames)
+    uniform = min(frames) == width
     positions = None if uniform else torch.tensor([n // FRAMES_PER_POSITION for n in frames])
     return Batch(mel, positions, tokens, labels, sum(frames) / FRAMES_PER_SECOND)

@@ -1,8 +1,9 @@
 """Speech from espeak-ng, in this process, as a pure function of text, language and voice.
 
-espeak-ng carries state from one utterance into the next (flutter, gain control, the phase of its 64-sample steps),
-and its API cannot reset it. So each utterance is spoken by a freshly loaded copy of the library with a fixed seed of
-its own random numbers. That costs 0.7 ms, because a voice is named by its file: by its name it would cost 2.3 ms more.
+espeak-ng carries state from one utterance into the next (flutter, gain control, the phase of its 64-sample
+steps), and its API cannot reset it. So each utterance is spoken by a freshly loaded copy of the library with
+a fixed seed of its own random numbers. That costs 0.7 ms, because a voice is named by its file: by its name
+it would cost 2.3 ms more, for the library would list all voices first.
 """
 
 import ctypes
@@ -19,7 +20,8 @@ import numpy.typing as npt
 import soxr
 
 from lora_whisper.audio import SAMPLE_RATE
-from lora_whisper.errors import MissingExtra, UnknownLanguage
+from lora_whisper.data.extras import demo_module
+from lora_whisper.errors import UnknownLanguage
 from lora_whisper.languages import fallbacks
 
 _SYNCHRONOUS, _DO_NOT_EXIT = 2, 0x8000
@@ -28,6 +30,7 @@ _CHARACTER_POSITION = 1
 _RATE, _PITCH, _RANGE = 1, 3, 4
 _RETRIEVE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 _UNREPEATABLE = {"Reed", "caleb"}  # their breath noise is drawn from libc's rand(), shared with everybody
+_CRASHING = {"kl"}  # Greenlandic ends the process in espeak-ng 1.52
 _RENAMED = {"cmn": "zh", "no": "nb", "tl": "fil"}
 _lock = threading.Lock()
 
@@ -95,7 +98,8 @@ def phonemes(texts: Sequence[str], language: str) -> list[str]:
 
 
 def _text_phonemes(library: ctypes.CDLL, text: str) -> str:
-    position = ctypes.c_void_p(ctypes.cast(ctypes.c_char_p(text.encode()), ctypes.c_void_p).value)
+    data = ctypes.create_string_buffer(text.encode())
+    position = ctypes.c_void_p(ctypes.addressof(data))
     clauses: list[str] = []
     while position.value:  # each call reads one clause and moves the position to the next
         part = library.espeak_TextToPhonemes(ctypes.byref(position), _UTF8, _IPA)
@@ -109,13 +113,15 @@ def languages() -> dict[str, str]:
     root = _data_folder() / "lang"
     ranked: dict[str, tuple[int, str]] = {}
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        for line in path.read_text("utf-8", "replace").splitlines():
-            words = line.split()
-            if len(words) < 2 or words[0] != "language":
-                continue
-            rank = (int(words[2]) if len(words) > 2 else 5, path.relative_to(root).as_posix())
-            tag = words[1].lower()
-            ranked[tag] = min(ranked.get(tag, rank), rank)
+        lines = [line.split() for line in path.read_text("utf-8", "replace").splitlines()]
+        tags = [words[1:3] for words in lines if len(words) > 1 and words[0] == "language"]
+        dictionary = next((words[1] for words in lines if words[:1] == ["dictionary"]), tags[0][0])
+        has_words = (root.parent / f"{dictionary.split('-')[0]}_dict").exists()  # the wheel lacks some
+        if not has_words or dictionary in _CRASHING:
+            continue
+        for tag, *priority in tags:
+            rank = (int(priority[0]) if priority else 5, path.relative_to(root).as_posix())
+            ranked[tag.lower()] = min(ranked.get(tag.lower(), rank), rank)
     return {tag: name for tag, (_, name) in sorted(ranked.items())}
 
 
@@ -134,7 +140,9 @@ def speaks(language: str) -> bool:
 def _voice_name(language: str, variant: str) -> str:
     file = _voice_file(language)
     if file is None:
-        raise UnknownLanguage(f"{language}: espeak-ng has no voice for it; it speaks {', '.join(languages())}")
+        raise UnknownLanguage(
+            f"{language}: espeak-ng has no voice for it; it speaks {', '.join(languages())}"
+        )
     return f"{file}+{variant}" if variant else file
 
 
@@ -147,24 +155,14 @@ def _voice_file(language: str) -> str | None:
 
 @cache
 def _data_folder() -> Path:
-    return Path(_loader().get_data_path())
-
-
-@cache
-def _loader():  # type: ignore[no-untyped-def]  # a module without types, or MissingExtra
-    try:
-        return importlib.import_module("espeakng_loader")
-    except ModuleNotFoundError:
-        raise MissingExtra(
-            "synthetic speech needs espeak-ng, which is not installed; pip install lora-whisper[demo]"
-        ) from None
+    return Path(demo_module("espeakng_loader").get_data_path())
 
 
 @contextmanager
 def _library(voice_name: str) -> Iterator[tuple[ctypes.CDLL, int]]:
     """Yield a freshly loaded library with its voice set, and its sampling rate; unload it afterwards."""
     with _lock:
-        library = ctypes.CDLL(_loader().get_library_path())
+        library = ctypes.CDLL(demo_module("espeakng_loader").get_library_path())
         try:
             rate_hz = library.espeak_Initialize(_SYNCHRONOUS, 0, str(_data_folder()).encode(), _DO_NOT_EXIT)
             library.espeak_ng_SetRandSeed(ctypes.c_long(1))

@@ -1,7 +1,6 @@
 """Manifests: one utterance a line, as JSON, with audio paths relative to the manifest."""
 
 import json
-import math
 import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _SHOWN_FAULTS = 5
+_LONGEST_S = 1e9  # thirty years; also refuses NaN and infinity, which Python's JSON reader lets in
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Utterance:
 
 
 def read_manifest(path: str | Path, *, languages: Sequence[str] | None = None) -> list[Utterance]:
-    """The utterances of a manifest, in its order; only those of `languages` if given (exact tags).
+    """The utterances of a manifest, in its order; only those of `languages` if any (exact tags).
 
     Audio files are not opened: a missing one is reported by whoever needs it.
 
@@ -89,7 +89,7 @@ def read_manifest(path: str | Path, *, languages: Sequence[str] | None = None) -
         raise ManifestError(
             f"{path}: no utterances; write one JSON object a line with audio, text and language"
         )
-    return utterances if languages is None else _only(utterances, languages, path)
+    return _only(utterances, languages, path) if languages else utterances
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> Path:
@@ -144,19 +144,25 @@ def _parse_line(line: str, folder: Path) -> Utterance:
     if not isinstance(row, dict):
         raise ManifestError(f"not a JSON object but {_shown(row)}")
     audio = _text(row, "audio")
-    if not audio or "\0" in audio:
+    if not audio.strip() or "\0" in audio:
         raise ManifestError("`audio` is empty or no path")
-    name = row.get("id")
+    start_s = _seconds(row, "start_s") or 0.0
     return Utterance(
         audio=folder / audio,
         text=unicodedata.normalize("NFC", _text(row, "text")),
         language=normalize_tag(_text(row, "language")),
-        start_s=_seconds(row, "start_s") or 0.0,
+        start_s=start_s,
         duration_s=_seconds(row, "duration_s"),
         speaker=_optional_name(row, "speaker"),
-        id=str(Path(audio).with_suffix("")) if name is None else _optional_name(row, "id"),
+        id=_optional_name(row, "id") or _default_id(audio, start_s),
         segments=_segments(row),
     )
+
+
+def _default_id(audio: str, start_s: float) -> str:
+    """The audio path without its suffix, and the start where one file holds several utterances."""
+    stem = Path(audio).with_suffix("").as_posix()
+    return f"{stem}@{start_s:g}" if start_s else stem
 
 
 def _text(row: Mapping[str, Any], key: str) -> str:
@@ -165,6 +171,8 @@ def _text(row: Mapping[str, Any], key: str) -> str:
     value = row[key]
     if not isinstance(value, str):
         raise ManifestError(f"`{key}` is not a string but {_shown(value)}")
+    if not value.isprintable() and any("\ud800" <= char <= "\udfff" for char in value):
+        raise ManifestError(f"`{key}` holds half of a surrogate pair, {ascii(value)[:40]}")
     return value
 
 
@@ -182,7 +190,7 @@ def _seconds(row: Mapping[str, Any], key: str) -> float | None:
     value = row.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LONGEST_S:
         raise ManifestError(f"`{key}` is not a number of seconds but {_shown(value)}")
     if value < 0 or (value == 0 and key == "duration_s"):
         raise ManifestError(

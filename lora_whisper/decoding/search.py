@@ -62,7 +62,7 @@ class Hypothesis:
 
 
 class Search(Protocol):
-    """Chooses tokens. R rows are being decoded at a step; at the first one they are the B rows of the batch."""
+    """Chooses tokens for the R rows that are still being decoded; at the first step these are the batch."""
 
     def step(self, logprobs: Tensor) -> tuple[Tensor | None, Tensor]:
         """Rows to go on with, int64 (R',), None for all of them, and the next token of each, (R',).

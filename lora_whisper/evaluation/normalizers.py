@@ -13,7 +13,6 @@ never to judge.
 
 import re
 import unicodedata
-from functools import lru_cache
 
 from lora_whisper.errors import UsageError
 from lora_whisper.languages import language as find_language
@@ -23,7 +22,7 @@ NORMALIZERS = ("raw", "lora-whisper-v1", "whisper-basic")
 
 _APOSTROPHES = "'’‘ʼʻ＇`´"
 _DOTTED_I = ("tr", "az")
-_WIDE_FORMS = ("zh", "yue", "ja", "ko")
+_WIDE_SCRIPTS = ("Hans", "Hant", "Jpan", "Kore")
 _BRACKETED = re.compile(r"[<\[][^>\]]*[>\]]")
 _PARENTHESISED = re.compile(r"\([^)]+\)")
 
@@ -50,14 +49,14 @@ def _lora_whisper_v1(text: str, language: str) -> str:
     An apostrophe inside a word stays (`i'r`, `l'eau`), a hyphen separates words, invisible characters vanish,
     `ß` becomes `ss` and a final sigma an ordinary one. Languages scored in characters lose their spaces.
     """
-    primary, unit = _primary_and_unit(language)
-    text = unicodedata.normalize("NFKC" if primary in _WIDE_FORMS else "NFC", text)
-    if primary in _DOTTED_I:
+    found = find_language(language)
+    text = unicodedata.normalize("NFKC" if found.script in _WIDE_SCRIPTS else "NFC", text)
+    if found.tag.split("-")[0] in _DOTTED_I:
         text = text.replace("İ", "i").replace("I", "ı")
     folded = unicodedata.normalize("NFC", text.casefold())
     visible = "".join(character for character in folded if unicodedata.category(character) != "Cf")
     kept = _collapse(_drop_punctuation(visible))
-    return kept.replace(" ", "") if unit == "character" else kept
+    return kept.replace(" ", "") if found.unit == "character" else kept
 
 
 def _drop_punctuation(text: str) -> str:
@@ -82,9 +81,3 @@ def _whisper_basic(text: str) -> str:
 
 def _collapse(text: str) -> str:
     return " ".join(text.split())
-
-
-@lru_cache(maxsize=1024)
-def _primary_and_unit(tag: str) -> tuple[str, str]:
-    found = find_language(tag)
-    return found.tag.split("-")[0], found.unit

@@ -43,11 +43,11 @@ _STYLE: Any = {  # matplotlib types its settings one by one
 
 @dataclass(frozen=True)
 class Dots:
-    """One row of a before-and-after plot."""
+    """One row of a before-and-after plot; None where the row has no such rate."""
 
     label: str
-    before: Rate
-    after: Rate
+    before: Rate | None
+    after: Rate | None
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,9 @@ def curves(lines: Sequence[Line], name: str, *, percent: bool = False) -> str:
         axes.set_ylabel(f"{name} (%)" if percent else name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y", linewidth=0.6)
-        figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+        figure.legend(
+            handles=axes.get_lines(), loc="outside upper center", ncols=3, frameon=False, fontsize=9
+        )
         return _svg(figure, f"{name} per epoch, per language")
 
 
@@ -128,7 +130,9 @@ def _figure(height: float) -> "tuple[Figure, Axes]":
     return figure, axes
 
 
-def _interval(axes: "Axes", rate: Rate, y: float, colour: str, *, hollow: bool) -> None:
+def _interval(axes: "Axes", rate: Rate | None, y: float, colour: str, *, hollow: bool) -> None:
+    if rate is None:
+        return
     axes.hlines(y, 100 * rate.low, 100 * rate.high, color=colour, linewidth=2.2)
     face = _PAPER if hollow else colour
     axes.plot(100 * rate.rate, y, "o", markersize=7, color=colour, markerfacecolor=face, markeredgewidth=1.6)

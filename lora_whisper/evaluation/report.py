@@ -284,7 +284,7 @@ def _check_same_utterances(before: EvaluationResult, after: EvaluationResult) ->
     if said[0] != said[1] or before.normalizer != after.normalizer:
         raise UsageError(
             f"results of {before.manifest} ({len(said[0])} utterances, {before.normalizer}) and "
-            f"{after.manifest} ({len(said[1])}, {after.normalizer}) cannot be compared: score the same manifest"
+            f"{after.manifest} ({len(said[1])}, {after.normalizer}) cannot be compared: score one manifest"
         )
 
 
@@ -294,8 +294,8 @@ def _improvement(rows: Sequence[LanguageRow]) -> str:
     better = sum(row.after.cer.rate < row.before.cer.rate for row in rows)
     surely = sum(row.after.cer.high < row.before.cer.low for row in rows)
     return (
-        f"The character error rate fell in {better} of {len(rows)} languages; "
-        f"in {surely} of them the whole 95 % interval lies below the one before."
+        f"The character error rate fell in {better} of {len(rows)} languages, "
+        f"in {surely} with the whole 95 % interval below the one before."
     )
 
 
@@ -305,7 +305,10 @@ def _constancy(checks: Sequence[Unchanged]) -> str:
     changed = [check.name for check in checks if not check.holds]
     if changed:
         return f"CHANGED, though nothing may change: {', '.join(changed)}."
-    return f"All {len(checks)} files that must not change are byte-identical."
+    logits = (
+        ", and so are the logits computed with them" if all(check.logits_equal for check in checks) else ""
+    )
+    return f"All {len(checks)} files that must not change are byte-identical{logits}."
 
 
 def _unchanged_cells(report: Report) -> list[tuple[str, ...]]:
@@ -331,12 +334,17 @@ def _markdown_cell(text: str) -> str:
 
 
 def _rate_plots(rows: Sequence[LanguageRow]) -> list[str]:
-    """Return one plot for WER and one for CER, never both on one axis; WER only where words exist."""
-    labels = {row.tag: f"{row.name}{' (new)' if row.new else ''}" for row in rows}
-    wer = [Dots(labels[row.tag], row.before.wer, row.after.wer) for row in rows if row.unit == "word"]
-    cer = [Dots(labels[row.tag], row.before.cer, row.after.cer) for row in rows]
-    named = ((cer, "Character error rate"), (wer, "Word error rate"))
-    return [before_and_after(dots, name) for dots, name in named if dots]
+    """Return one plot for CER and one for WER, never both on one axis; WER only where words exist."""
+    cer, wer = [], []
+    for row in rows:
+        label = f"{row.name}{' (new)' if row.new else ''}"
+        in_words = row.unit == "word"
+        cer.append(Dots(label, row.before.cer, row.after.cer))
+        wer.append(Dots(label, row.before.wer, row.after.wer) if in_words else Dots(f"{label} †", None, None))
+    plots = [before_and_after(cer, "Character error rate")] if rows else []
+    if any(dots.after for dots in wer):
+        plots.append(before_and_after(wer, "Word error rate"))
+    return plots
 
 
 def _curve_plots(learning: Sequence[LearningCurve]) -> list[str]:

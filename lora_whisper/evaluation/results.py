@@ -11,8 +11,8 @@ from lora_whisper.errors import ManifestError
 from lora_whisper.evaluation.metrics import ErrorCounts, Rate, Unit, bootstrap_interval, error_counts, units
 from lora_whisper.evaluation.normalizers import normalize
 from lora_whisper.files import write_json
-from lora_whisper.languages import fallbacks
 from lora_whisper.languages import language as find_language
+from lora_whisper.languages import whisper_code
 
 FORMAT = "lora-whisper-result/1"
 _NUMBER = (int, float)
@@ -98,7 +98,7 @@ class EvaluationResult:
     def language_id_accuracy(self) -> float | None:
         """Return the share of utterances whose language was recognised; None if it was never asked.
 
-        `pt` is right for `pt-BR`, and `pt-BR` for `pt`.
+        Varieties that share a language of Whisper count as one: `pt` is right for `pt-BR`, `no` for `nb`.
         """
         asked = [one for one in self.utterances if one.predicted_language is not None]
         if not asked:
@@ -163,7 +163,10 @@ class EvaluationResult:
 
 
 def _same_language(expected: str, predicted: str | None) -> bool:
-    return predicted is not None and (expected in fallbacks(predicted) or predicted in fallbacks(expected))
+    if predicted is None or expected == predicted:
+        return predicted is not None
+    code = whisper_code(expected)
+    return code is not None and code == whisper_code(predicted)
 
 
 def _result(data: Any) -> EvaluationResult:

@@ -84,7 +84,7 @@ class LowRank:
 class LoRALinear(Linear):
     """A frozen linear layer and the adapters that may be routed through it.
 
-    The adapters are plain references, not sub-modules: `state_dict()` of the model stays that of the backbone.
+    The adapters are plain references, not sub-modules: the model's `state_dict()` stays that of the backbone.
 
     Attributes:
         adapters: slot of the bank → this layer's part of the adapter. A slot that is missing here (an adapter
@@ -100,13 +100,15 @@ class LoRALinear(Linear):
         nn.Module.__init__(layer)
         layer.in_features, layer.out_features = linear.in_features, linear.out_features
         layer.weight, layer.bias = linear.weight, linear.bias
+        layer.training = linear.training  # or dropout would act in a model that is in eval mode
         layer.adapters = {}
         return layer
 
     def to_linear(self, slot: int | None = None) -> Linear:
-        """A plain layer with one adapter merged into the weight (in float32); without a slot, the original."""
+        """A plain layer with an adapter merged into the weight (in float32); without a slot, the original."""
         linear = Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
         linear.weight, linear.bias = self.weight, self.bias
+        linear.training = self.training
         if slot is not None and slot in self.adapters:
             merged = self.weight.float() + self.adapters[slot].update()
             linear.weight = nn.Parameter(merged.to(self.weight.dtype), requires_grad=False)

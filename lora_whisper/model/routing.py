@@ -40,14 +40,14 @@ class Routing:
     @cached_property
     def only_slot(self) -> int | None:
         """The adapter that every row uses alone with weight one, if there is such an adapter."""
-        uniform = self.adapter_ids.shape[1] == 1 and len(self.slots) == 1 and bool((self.gates == 1).all())
-        return self.slots[0] if uniform else None
+        alone = self.adapter_ids.shape[1] == 1 and len(self.slots) == 1
+        return self.slots[0] if alone and bool((self.weights == 1).all()) else None
 
     @cached_property
     def positions(self) -> Tensor:
         """Index into `slots` of each entry of `adapter_ids`, int64 (B, K); `NO_ADAPTER` maps to 0."""
         slots = torch.tensor(self.slots, dtype=torch.int64, device=self.adapter_ids.device)
-        return torch.searchsorted(slots, self.adapter_ids.clamp(min=slots[0].item()))
+        return torch.searchsorted(slots, self.adapter_ids)  # NO_ADAPTER is below every slot
 
     @cached_property
     def weights(self) -> Tensor:
@@ -61,5 +61,5 @@ class Routing:
         )
 
     def index_select(self, rows: Tensor) -> "Routing":
-        """Routing of the given rows, int64 (B',): finished rows are dropped with the same index as the cache."""
+        """Routing of the rows that stay, int64 (B',): the same index as for the cache."""
         return Routing(self.adapter_ids.index_select(0, rows), self.gates.index_select(0, rows))

@@ -102,9 +102,7 @@ class Tokenizer:
             UnknownLanguage: the vocabulary has no such language.
         """
         if code not in self.languages:
-            raise UnknownLanguage(
-                f"Whisper has no language token {code!r}; it has {' '.join(self.languages)}"
-            )
+            raise UnknownLanguage(f"no language token {code!r}; this Whisper has {' '.join(self.languages)}")
         return self._special[f"<|{code}|>"]
 
     def start_sequence(self, language: str, task: str = "transcribe", timestamps: bool = False) -> list[int]:

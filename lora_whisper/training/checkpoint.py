@@ -1,7 +1,7 @@
 """Everything a training run needs to go on exactly where it was, as safetensors and JSON.
 
-A checkpoint is a new folder that is renamed into place when it is complete, and the older one is removed after that:
-whenever the process dies, the newest folder is a whole one.
+A checkpoint is a new folder that is renamed into place when it is complete, and the older one is removed
+after that: whenever the process dies, the newest folder is a whole one.
 """
 
 import json
@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,10 +17,7 @@ from torch import Tensor
 
 from lora_whisper.errors import TrainingError
 from lora_whisper.files import replaced_folder, write_json
-from lora_whisper.training.monitor import EpochReport
-
-if TYPE_CHECKING:
-    from lora_whisper.training.trainer import TrackState
+from lora_whisper.training.state import EpochReport, TrackState
 
 PREFIX = "step-"
 
@@ -30,9 +27,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return max(folder.glob(f"{PREFIX}*"), default=None)
 
 
-def save_checkpoint(
-    folder: Path, step: int, config: Mapping[str, Any], states: "Sequence[TrackState]"
-) -> Path:
+def save_checkpoint(folder: Path, step: int, config: Mapping[str, Any], states: Sequence[TrackState]) -> Path:
     """Write a checkpoint and then remove the older ones.
 
     Raises:
@@ -51,7 +46,7 @@ def save_checkpoint(
     return path
 
 
-def load_checkpoint(path: Path, config: Mapping[str, Any], states: "Sequence[TrackState]") -> int:
+def load_checkpoint(path: Path, config: Mapping[str, Any], states: Sequence[TrackState]) -> int:
     """Put the states back to where a checkpoint left them; the step it was written at.
 
     Raises:
@@ -81,12 +76,12 @@ def load_checkpoint(path: Path, config: Mapping[str, Any], states: "Sequence[Tra
     return int(saved["step"])
 
 
-def _plan_size(state: "TrackState") -> list[int]:
+def _plan_size(state: TrackState) -> list[int]:
     """What must agree about the data: batches, and rows over all epochs."""
     return [len(state.plan), sum(map(len, state.plan))]
 
 
-def _position(state: "TrackState") -> dict[str, Any]:
+def _position(state: TrackState) -> dict[str, Any]:
     """The part of a state that is not tensors."""
     return {
         "step": state.step,
@@ -97,7 +92,7 @@ def _position(state: "TrackState") -> dict[str, Any]:
     }
 
 
-def _tensors(state: "TrackState") -> dict[str, Tensor]:
+def _tensors(state: TrackState) -> dict[str, Tensor]:
     """Parameters, the best ones so far, and the optimiser's moments, by `track/kind/parameter`."""
     name = state.track.name
     tensors: dict[str, Tensor] = {}
@@ -108,7 +103,7 @@ def _tensors(state: "TrackState") -> dict[str, Tensor]:
     return tensors | {f"{name}/best/{key}": tensor for key, tensor in state.best.items()}
 
 
-def _restore(state: "TrackState", tensors: Mapping[str, Tensor], position: Mapping[str, Any]) -> None:
+def _restore(state: TrackState, tensors: Mapping[str, Tensor], position: Mapping[str, Any]) -> None:
     """Put one track's state back."""
     name = state.track.name
     with torch.no_grad():

@@ -1,17 +1,17 @@
 """What is trained, as values: a run of the one trainer is a list of tracks.
 
-A track owns parameters, an optimiser and a stream of rows. One adapter per language is one track per language;
-full fine-tuning is a single track with the rows of all languages. Tracks never share a parameter, a clipping norm, a
-schedule or a random number, so training them together equals training each alone.
+A track owns parameters, an optimiser and a stream of rows. One adapter per language is one track per
+language; full fine-tuning is a single track with the rows of all languages. Tracks never share a parameter, a
+clipping norm, a schedule or a random number, so training them together equals training each alone.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from lora_whisper.lora.bank import Adapter
 from torch import Tensor, nn
 
 from lora_whisper.data.batching import Batch, RowSource
+from lora_whisper.lora.bank import Adapter
 from lora_whisper.model.whisper import Whisper
 
 AuxiliaryLoss = Callable[[Tensor, Batch], Tensor]

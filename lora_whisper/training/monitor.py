@@ -2,58 +2,20 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lora_whisper.errors import MissingExtra
 from lora_whisper.files import prepare_folder
-
-if TYPE_CHECKING:
-    from lora_whisper.training.trainer import TrackState
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """One optimiser step.
-
-    Attributes:
-        step: counted from 1.
-        losses: by track.
-        norms: gradient norm before clipping, by track.
-        learning_rates: by track.
-        duration_s: seconds of audio in the step's rows.
-    """
-
-    step: int
-    losses: Mapping[str, float]
-    norms: Mapping[str, float]
-    learning_rates: Mapping[str, float]
-    duration_s: float
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """One finished epoch of one track.
-
-    Attributes:
-        track: its name.
-        epoch: counted from 1.
-        step: of the track.
-        scores: development loss, error rates and the selecting "score"; empty without development data.
-    """
-
-    track: str
-    epoch: int
-    step: int
-    scores: Mapping[str, float]
+from lora_whisper.training.state import EpochReport, StepReport, TrackState
 
 
 class Monitor:
     """Hears of a run's events; this one keeps silent."""
 
-    def start(self, states: "Sequence[TrackState]") -> None:
+    def start(self, states: Sequence[TrackState]) -> None:
         """The run begins or resumes."""
 
     def step(self, report: StepReport) -> None:
@@ -72,7 +34,7 @@ class Monitors(Monitor):
     def __init__(self, *monitors: Monitor) -> None:
         self._monitors = monitors
 
-    def start(self, states: "Sequence[TrackState]") -> None:
+    def start(self, states: Sequence[TrackState]) -> None:
         """The run begins or resumes."""
         for monitor in self._monitors:
             monitor.start(states)
@@ -96,7 +58,7 @@ class Monitors(Monitor):
 class ConsoleMonitor(Monitor):
     """A progress bar with the time left and audio-seconds per second, and a line per epoch, on stderr."""
 
-    def start(self, states: "Sequence[TrackState]") -> None:
+    def start(self, states: Sequence[TrackState]) -> None:
         """Open the bar."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

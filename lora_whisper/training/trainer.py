@@ -1,16 +1,16 @@
 """The one training loop: tracks in, trained parameters out.
 
 Every step takes the next batch of each unfinished track, runs rows of all tracks through the frozen backbone
-together where their lengths allow, and updates each track with its own loss, clipping, schedule and optimiser.
-All randomness is a function of (seed, step), so a run that is stopped, even by `kill -9`, goes on from its last
-checkpoint as if nothing had happened.
+together where their lengths allow, and updates each track with its own loss, clipping, schedule and
+optimiser. All randomness is a function of (seed, step), so a run that is stopped, even by `kill -9`, goes on
+from its last checkpoint as if nothing had happened.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -24,10 +24,11 @@ from lora_whisper.model.routing import NO_ADAPTER, Routing
 from lora_whisper.model.whisper import Whisper
 from lora_whisper.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from lora_whisper.training.methods import Track
-from lora_whisper.training.monitor import EpochReport, Monitor, StepReport
+from lora_whisper.training.monitor import Monitor
+from lora_whisper.training.state import EpochReport, StepReport, TrackState
 
 LENGTH_TOLERANCE = 0.75
-"""Tracks share a forward pass when the shorter batch is at least this part of the longer one: padding is paid for."""
+"""Tracks share a forward pass if their longest rows differ by no more than this ratio: padding costs time."""
 
 
 @dataclass(frozen=True)
@@ -78,38 +79,6 @@ class TrainConfig:
 
 Validate = Callable[[Track], dict[str, float]]
 """Scores of a track on its development data, by name; "score" (lower is better) selects the best epoch."""
-
-
-@dataclass(eq=False)
-class TrackState:
-    """Where a track stands.
-
-    Attributes:
-        step: batches done.
-        epochs: one report per finished epoch.
-        best: the parameters at the best epoch, by name.
-        best_score: development score there; infinite before the first.
-    """
-
-    track: Track
-    optimizer: torch.optim.Optimizer
-    plan: list[list[int]]
-    epoch_ends: list[int]
-    step: int = 0
-    epochs: list[EpochReport] = field(default_factory=list)
-    best: dict[str, Tensor] = field(default_factory=dict)
-    best_score: float = math.inf
-    stopped_early: bool = False
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing more to train."""
-        return self.stopped_early or self.step == len(self.plan)
-
-    @property
-    def at_epoch_end(self) -> bool:
-        """Whether the step just done closed an epoch."""
-        return self.step in self.epoch_ends
 
 
 def train(
@@ -178,8 +147,9 @@ class _Trainer:
         with ThreadPoolExecutor(max_workers=1) as reader:
             upcoming = reader.submit(self._next_rows)
             while any(not state.finished for state in self.states):
-                rows = upcoming.result()
                 active = [state for state in self.states if not state.finished]
+                read = upcoming.result()
+                rows = {state.track.name: read[state.track.name] for state in active}
                 losses, norms, duration_s = self._update(active, rows)
                 self.step += 1
                 for state in active:
@@ -218,7 +188,7 @@ class _Trainer:
             sizes = [len(rows[track.name]) for track in tracks]
             with self.precision():
                 by_track = track_losses(self.model, tracks, sizes, batch)
-            torch.stack(list(by_track.values())).sum().backward()  # type: ignore[no-untyped-call]
+            torch.stack(list(by_track.values())).sum().backward()
             losses |= {name: float(loss.detach()) for name, loss in by_track.items()}
         for state in active:
             norms[state.track.name] = self._apply(state, losses[state.track.name])

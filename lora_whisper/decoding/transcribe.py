@@ -1,0 +1,329 @@
+"""From audio to transcripts: windows of at most 30 s, of all files and languages, in full batches.
+
+clips → plan (similar lengths together) → load (one group ahead) → windows → language of each clip
+      → decode, each row with the adapter of its language → transcripts
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lora_whisper.audio import HOP_LENGTH, N_SAMPLES, SAMPLE_RATE, AudioContext, features
+from lora_whisper.audio_file import Samples
+from lora_whisper.decoding.clips import Clip, n_frames, pad, plan, windows
+from lora_whisper.decoding.search import GREEDY, Decoded, DecodingOptions, decode
+from lora_whisper.decoding.transcript import Segment, Transcript
+from lora_whisper.errors import LoraWhisperError, UnknownLanguage
+from lora_whisper.languages import fallbacks, normalize_tag, whisper_code
+from lora_whisper.lora.bank import AdapterBank
+from lora_whisper.model.checkpoint import Backbone, load_backbone
+from lora_whisper.model.language_id import detect_language
+
+BATCH_S = 240.0
+"""Seconds of audio, padding included, that go through the model at once."""
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the clip at `index`: a transcript, or the error that stood in its way."""
+
+    index: int
+    transcript: Transcript | None
+    error: LoraWhisperError | None = None
+
+
+@dataclass(frozen=True)
+class TranscriptionInfo:
+    """About the audio as a whole; `duration` is in seconds, as users of faster-whisper expect."""
+
+    language: str
+    language_probability: float
+    duration: float
+
+
+@dataclass(frozen=True)
+class Target:
+    """How a language is transcribed.
+
+    Attributes:
+        tag: the language.
+        adapter: tag of the adapter; None for the bare backbone.
+        token_language: Whisper code whose token starts the decoder.
+        context: audio context that the weights are used to.
+    """
+
+    tag: str
+    adapter: str | None
+    token_language: str
+    context: AudioContext
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A loaded clip and where it is cut; `target` is None until its language is known."""
+
+    index: int
+    name: str
+    samples: Samples
+    cuts: Sequence[tuple[int, int]]
+    target: Target | None
+    probability: float = 1.0
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.samples) / SAMPLE_RATE
+
+    @property
+    def windows(self) -> list[Samples]:
+        return [self.samples[start:end] for start, end in self.cuts]
+
+    @property
+    def known(self) -> Target:
+        if self.target is None:
+            raise UnknownLanguage(f"{self.name}: its language is not recognised yet")
+        return self.target
+
+
+class LoraWhisper:
+    """A backbone and its adapters: transcribes files in any mixture of languages.
+
+    Attributes:
+        backbone: the frozen Whisper.
+        bank: its adapters; may be empty.
+        batch_s: seconds of audio, padding included, that go through the model at once.
+    """
+
+    def __init__(
+        self,
+        backbone: str | Path | Backbone = "openai/whisper-small",
+        adapters: str | Path | AdapterBank | None = None,
+        device: str | torch.device = "cpu",
+        batch_s: float = BATCH_S,
+        proxies: Mapping[str, str] | None = None,
+    ) -> None:
+        """Load what is not loaded yet.
+
+        Args:
+            backbone: Hub name, folder, "mini", or a loaded one, which stays on its device.
+            adapters: folder of adapter folders, or a bank of this backbone; None for the bare backbone.
+            device: where to load a backbone to.
+            batch_s: seconds of audio, padding included, that go through the model at once.
+            proxies: language tag → Whisper code whose token stands for it where it has no adapter.
+
+        Raises:
+            CheckpointError: the backbone cannot be loaded.
+            AdapterError: an adapter cannot be loaded or belongs to another backbone.
+            UnknownLanguage: a proxy is given for what is no language tag.
+        """
+        self.backbone = backbone if isinstance(backbone, Backbone) else load_backbone(backbone, device)
+        self.bank = adapters if isinstance(adapters, AdapterBank) else AdapterBank(self.backbone)
+        if isinstance(adapters, str | Path):
+            self.bank.load_all(Path(adapters))
+        self.batch_s = batch_s
+        self._proxies = {normalize_tag(tag): code for tag, code in (proxies or {}).items()}
+
+    def transcribe(
+        self,
+        audio: str | Path | Samples,
+        language: str | None = None,
+        languages: Sequence[str] | None = None,
+        options: DecodingOptions = GREEDY,
+    ) -> tuple[Iterator[Segment], TranscriptionInfo]:
+        """Segments of one file, decoded when the first one is asked for, and what is known before that.
+
+        Args:
+            audio: a file, or samples (n_samples,), mono, 16 kHz.
+            language: tag; None to recognise it.
+            languages: tags among which it is recognised; None for those with an adapter, without adapters
+                for all that the backbone knows.
+            options: limits of decoding.
+
+        Raises:
+            AudioError: the audio cannot be used.
+            UnknownLanguage: a language has neither an adapter nor a token.
+        """
+        job = self._load(0, Clip(audio, language))
+        if job.target is None:
+            (job,) = self._recognise([job], self._candidates(languages))
+        info = TranscriptionInfo(job.known.tag, job.probability, job.duration_s)
+
+        def segments() -> Iterator[Segment]:
+            yield from self._transcripts([job], options)[0].segments
+
+        return segments(), info
+
+    def transcribe_batch(
+        self,
+        clips: Sequence[Clip],
+        languages: Sequence[str] | None = None,
+        options: DecodingOptions = GREEDY,
+    ) -> Iterator[Outcome]:
+        """The outcome of each clip as it is ready, longest clips first; a bad clip does not stop the others.
+
+        Args:
+            clips: with or without their language.
+            languages: tags among which languages are recognised; as for `transcribe`.
+            options: limits of decoding.
+
+        Raises:
+            UnknownLanguage: one of `languages` has neither an adapter nor a token.
+        """
+        candidates = self._candidates(languages) if any(clip.language is None for clip in clips) else {}
+        costs_s: dict[int, float] = {}
+        for index, clip in enumerate(clips):
+            try:
+                costs_s[index] = self._cost_s(clip)
+            except LoraWhisperError as error:
+                yield Outcome(index, None, error)
+        indices = list(costs_s)
+        groups = [[indices[row] for row in rows] for rows in plan(list(costs_s.values()), self.batch_s)]
+        for loaded in _one_ahead(lambda group: self._load_group(group, clips), groups):
+            yield from (one for one in loaded if isinstance(one, Outcome))
+            jobs = [one for one in loaded if isinstance(one, _Job)]
+            unknown = self._recognise([job for job in jobs if job.target is None], candidates)
+            jobs = [job for job in jobs if job.target is not None] + unknown
+            for job, transcript in zip(jobs, self._transcripts(jobs, options), strict=True):
+                yield Outcome(job.index, transcript)
+
+    def target(self, tag: str) -> Target:
+        """How this language is transcribed: by its adapter, its nearest parent's, or the bare backbone.
+
+        Raises:
+            UnknownLanguage: no such tag, or it has neither an adapter nor a token.
+        """
+        tag = normalize_tag(tag)
+        adapter = next((self.bank[parent] for parent in fallbacks(tag) if parent in self.bank), None)
+        if adapter is not None:
+            context = cast("AudioContext", adapter.info.audio_context)
+            return Target(tag, adapter.tag, adapter.info.token_language, context)
+        proxies = (self._proxies[parent] for parent in fallbacks(tag) if parent in self._proxies)
+        code = next(proxies, whisper_code(tag))
+        if code is None or code not in self.backbone.tokenizer.languages:
+            raise UnknownLanguage(
+                f"{tag}: no adapter for it, and {self.backbone.name} has no token for it; train an adapter"
+            )
+        return Target(tag, None, code, self.backbone.audio_context)
+
+    def _candidates(self, languages: Sequence[str] | None) -> dict[str, str]:
+        """Tag for each Whisper code among which languages are recognised.
+
+        Where a language borrows the token of another one that is also a candidate, the token means its owner.
+        """
+        tags = (
+            languages or self.bank.tags or [normalize_tag(code) for code in self.backbone.tokenizer.languages]
+        )
+        targets = [self.target(tag) for tag in tags]
+        borrowers_last = sorted(targets, key=lambda one: whisper_code(one.tag) != one.token_language)
+        return {one.token_language: one.tag for one in reversed(borrowers_last)}
+
+    def _cost_s(self, clip: Clip) -> float:
+        """Seconds that the clip takes up in a batch; also proves that its language can be transcribed."""
+        context = self.backbone.audio_context if clip.language is None else self.target(clip.language).context
+        length_s = clip.length_s()
+        padded_s = n_frames(round(min(length_s * SAMPLE_RATE, N_SAMPLES)), context) * HOP_LENGTH / SAMPLE_RATE
+        return max(length_s, padded_s)
+
+    def _load(self, index: int, clip: Clip) -> _Job:
+        target = None if clip.language is None else self.target(clip.language)
+        samples = clip.load()
+        return _Job(index, clip.name, samples, windows(samples), target)
+
+    def _load_group(self, group: Iterable[int], clips: Sequence[Clip]) -> list[_Job | Outcome]:
+        loaded: list[_Job | Outcome] = []
+        for index in group:
+            try:
+                loaded.append(self._load(index, clips[index]))
+            except LoraWhisperError as error:
+                loaded.append(Outcome(index, None, error))
+        return loaded
+
+    def _recognise(self, jobs: Sequence[_Job], candidates: Mapping[str, str]) -> list[_Job]:
+        """The jobs with the language that is most probable over all their windows, by the bare backbone."""
+        codes = list(candidates)
+
+        def probabilities(mel: Tensor, n_positions: Tensor | None, _: Sequence[int]) -> list[list[float]]:
+            found = detect_language(self.backbone, mel, n_positions, codes)
+            return [[row[code] for code in codes] for row in found]
+
+        pieces = [(window, self.backbone.audio_context) for job in jobs for window in job.windows]
+        rows = iter(self._in_batches(pieces, probabilities))
+        known = []
+        for job in jobs:
+            lengths = [len(window) for window in job.windows]
+            mean = np.average([next(rows) for _ in lengths], axis=0, weights=lengths)
+            best = int(mean.argmax())
+            target = self.target(candidates[codes[best]])
+            known.append(replace(job, target=target, probability=float(mean[best])))
+        return known
+
+    def _transcripts(self, jobs: Sequence[_Job], options: DecodingOptions) -> list[Transcript]:
+        """One transcript per job, whose languages are known; one segment per window."""
+        targets = [job.known for job in jobs for _ in job.cuts]
+
+        def hear(mel: Tensor, n_positions: Tensor | None, rows: Sequence[int]) -> list[Decoded]:
+            batch = [targets[row] for row in rows]
+            return decode(
+                self.backbone,
+                mel,
+                [target.token_language for target in batch],
+                n_positions=n_positions,
+                routing=self.bank.route([target.adapter for target in batch]),
+                options=options,
+            )
+
+        pieces = [(window, job.known.context) for job in jobs for window in job.windows]
+        decoded = iter(self._in_batches(pieces, hear))
+        return [_transcript(job, [next(decoded) for _ in job.cuts]) for job in jobs]
+
+    def _in_batches(
+        self,
+        pieces: Sequence[tuple[Samples, AudioContext]],
+        function: Callable[[Tensor, Tensor | None, Sequence[int]], list[_Out]],
+    ) -> list[_Out]:
+        """What `function` makes of each piece, given batches (mel, n_positions, rows), in order."""
+        model, results = self.backbone.model, dict[int, _Out]()
+        frames = [n_frames(len(samples), context) for samples, context in pieces]
+        for rows in plan([n * HOP_LENGTH / SAMPLE_RATE for n in frames], self.batch_s):
+            mel, n_positions = pad(
+                [features(pieces[row][0], model.dims.n_mels, pieces[row][1]) for row in rows]
+            )
+            n_positions = None if n_positions is None else n_positions.to(model.device)
+            results.update(zip(rows, function(mel.to(model.device), n_positions, rows), strict=True))
+        return [results[row] for row in range(len(pieces))]
+
+
+def _one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
+    """What `function` makes of each item; the next one is made by another thread while the caller works."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        ahead: Future[_Out] | None = None
+        for item in items:
+            current, ahead = ahead, pool.submit(function, item)
+            if current is not None:
+                yield current.result()
+        if ahead is not None:
+            yield ahead.result()
+
+
+def _transcript(job: _Job, decoded: Sequence[Decoded]) -> Transcript:
+    segments = tuple(
+        Segment(
+            start_s=start / SAMPLE_RATE,
+            end_s=end / SAMPLE_RATE,
+            text=one.text,
+            language=job.known.tag,
+            language_probability=job.probability,
+            avg_logprob=one.avg_logprob,
+            no_speech_probability=one.no_speech_probability,
+        )
+        for (start, end), one in zip(job.cuts, decoded, strict=True)
+    )
+    return Transcript(job.name, job.duration_s, job.known.tag, segments)

@@ -1,0 +1,240 @@
+"""Whole jobs, from utterances to trained adapters: what the commands, the demo and the studies share."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from torch import Tensor
+
+from lora_whisper.audio import AudioContext
+from lora_whisper.data.batching import RowEncoder, RowSource, UtteranceRows, collate, plan_batches
+from lora_whisper.data.manifest import Utterance
+from lora_whisper.decoding.search import decode
+from lora_whisper.errors import LoraWhisperError, TrainingError, UnknownLanguage
+from lora_whisper.evaluation.metrics import ErrorCounts, error_counts, units
+from lora_whisper.evaluation.normalizers import DEFAULT_NORMALIZER, normalize
+from lora_whisper.languages import normalize_tag
+from lora_whisper.lora.adapter import Adapter
+from lora_whisper.lora.bank import AdapterBank
+from lora_whisper.lora.expansion import adapter_candidates, language_similarity
+from lora_whisper.lora.layers import LoRAConfig
+from lora_whisper.model.checkpoint import Backbone
+from lora_whisper.training.methods import Track, language_lora
+from lora_whisper.training.monitor import Monitor
+from lora_whisper.training.state import TrackState
+from lora_whisper.training.trainer import TrainConfig, train
+
+VALIDATION_UTTERANCES = 100
+"""Development utterances of a language that are decoded after each epoch."""
+
+Report = Callable[[Utterance, LoraWhisperError], None]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Utterances to learn from, and others to choose the best epoch by."""
+
+    train: Sequence[Utterance]
+    dev: Sequence[Utterance]
+
+    @property
+    def languages(self) -> list[str]:
+        """Tags of the training utterances, in order of appearance."""
+        return list(dict.fromkeys(utterance.language for utterance in self.train))
+
+    def of(self, tag: str) -> "Corpus":
+        """The utterances of one language.
+
+        Raises:
+            UnknownLanguage: there are none to train on.
+        """
+        tag = normalize_tag(tag)
+        part = Corpus(
+            [u for u in self.train if u.language == tag], [u for u in self.dev if u.language == tag]
+        )
+        if not part.train:
+            raise UnknownLanguage(
+                f"no training utterances in {tag}; there are some in {', '.join(self.languages)}"
+            )
+        return part
+
+
+def hold_out(utterances: Sequence[Utterance], share: float = 0.05) -> Corpus:
+    """The utterances split in two: every n-th of each language is for development; the same at each call."""
+    every = round(1 / share)
+    seen: dict[str, int] = {}
+    train_part: list[Utterance] = []
+    dev_part: list[Utterance] = []
+    for utterance in utterances:
+        index = seen[utterance.language] = seen.get(utterance.language, -1) + 1
+        (dev_part if index % every == every - 1 else train_part).append(utterance)
+    return Corpus(train_part, dev_part)
+
+
+def train_adapters(
+    bank: AdapterBank,
+    adapters: Sequence[Adapter],
+    corpus: Corpus,
+    config: TrainConfig,
+    folder: Path,
+    *,
+    monitor: Monitor | None = None,
+    report: Report | None = None,
+) -> dict[str, TrackState]:
+    """Train these adapters of the bank, each on its own language, together; how each run went, by tag.
+
+    Args:
+        bank: holds the adapters; the best epoch's values are in them afterwards.
+        adapters: which to train.
+        corpus: utterances of their languages.
+        config: how to train.
+        folder: for checkpoints; an unfinished run there is resumed.
+        monitor: hears of steps and epochs.
+        report: hears of utterances that cannot be used.
+
+    Raises:
+        UnknownLanguage: a language has no training utterances.
+        TrainingError: none of a language's utterances can be used.
+    """
+    dev_rows: dict[str, UtteranceRows] = {}
+    tracks = []
+    for adapter in adapters:
+        part = corpus.of(adapter.tag)
+        rows = [adapter_rows(bank, adapter, utterances, report) for utterances in (part.train, part.dev)]
+        dev_rows[adapter.tag] = rows[1]
+        tracks.append(language_lora(adapter, rows[0], rows[1]))
+
+    def validate(track: Track) -> dict[str, float]:
+        rates = dev_error_rates(bank, bank[track.name], dev_rows[track.name], config.batch_s)
+        return rates | {"score": rates["cer"]}
+
+    states = train(
+        bank.backbone.model, tracks, config, folder / "checkpoints", validate=validate, monitor=monitor
+    )
+    for adapter, state in zip(adapters, states, strict=True):
+        best = min((report.scores for report in state.epochs), key=lambda s: s.get("score", 0.0))
+        scores = {f"dev_{name}": value for name, value in best.items() if name != "score"}
+        adapter.info = replace(adapter.info, scores=scores, normalizer=DEFAULT_NORMALIZER, seed=config.seed)
+    return {state.track.name: state for state in states}
+
+
+def adapter_rows(
+    bank: AdapterBank, adapter: Adapter, utterances: Sequence[Utterance], report: Report | None = None
+) -> UtteranceRows:
+    """Rows of utterances as an adapter is trained on them."""
+    context = cast("AudioContext", adapter.info.audio_context)
+    return _rows(bank.backbone, utterances, context, adapter.info.token_language, report)
+
+
+def _rows(
+    backbone: Backbone,
+    utterances: Sequence[Utterance],
+    context: AudioContext,
+    token_language: str,
+    report: Report | None,
+) -> UtteranceRows:
+    dims = backbone.model.dims
+    encoder = RowEncoder(backbone.tokenizer, dims.n_mels, context, dims.n_text_ctx)
+    return UtteranceRows(utterances, encoder, token_language, report or _raise)
+
+
+def _raise(utterance: Utterance, error: LoraWhisperError) -> None:
+    raise TrainingError(f"{utterance.audio}: {error}")
+
+
+def dev_error_rates(
+    bank: AdapterBank, adapter: Adapter, rows: UtteranceRows, batch_s: float
+) -> dict[str, float]:
+    """Word and character error rate of an adapter on the first development rows."""
+    backbone = bank.backbone
+    shown = rows.utterances[:VALIDATION_UTTERANCES]
+    totals = {"wer": ErrorCounts(0, 0, 0, 0), "cer": ErrorCounts(0, 0, 0, 0)}
+    for indices in plan_batches(rows.durations_s[: len(shown)], batch_s, seed=0, epoch=0):
+        batch = collate([rows.row(i) for i in indices]).to(backbone.model.device)
+        decoded = decode(
+            backbone,
+            batch.mel,
+            [adapter.info.token_language] * len(indices),
+            n_positions=batch.n_positions,
+            routing=bank.route([adapter.tag] * len(indices)),
+        )
+        for index, one in zip(indices, decoded, strict=True):
+            texts = [normalize(text, adapter.tag) for text in (shown[index].text, one.text)]
+            totals["wer"] += error_counts(*(units(text, "word") for text in texts))
+            totals["cer"] += error_counts(*(units(text, "character") for text in texts))
+    return {name: counts.rate for name, counts in totals.items()}
+
+
+def similarity(
+    backbone: Backbone,
+    candidates: Mapping[str, str],
+    utterances: Sequence[Utterance],
+    report: Report | None = None,
+) -> dict[str, float]:
+    """Similarity of the utterances' language to each candidate (tag → Whisper code), most similar first."""
+    any_token = backbone.tokenizer.languages[0]
+    rows = _rows(backbone, utterances, backbone.audio_context, any_token, report)
+    return language_similarity(backbone, candidates, _mels(rows))
+
+
+def _mels(rows: RowSource, batch_s: float = 120.0) -> Iterator[tuple[Tensor, Tensor | None]]:
+    for indices in plan_batches(rows.durations_s, batch_s, seed=0, epoch=0):
+        batch = collate([rows.row(i) for i in indices])
+        yield batch.mel, batch.n_positions
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """How a language was added.
+
+    Attributes:
+        adapter: the new one, trained.
+        similarity: to the languages that had an adapter before.
+        state: how the training went.
+    """
+
+    adapter: Adapter
+    similarity: Mapping[str, float]
+    state: TrackState
+
+
+def add_language(
+    bank: AdapterBank,
+    tag: str,
+    corpus: Corpus,
+    config: TrainConfig,
+    folder: Path,
+    *,
+    start: str | None = None,
+    lora: LoRAConfig | None = None,
+    monitor: Monitor | None = None,
+    report: Report | None = None,
+) -> Expansion:
+    """Train an adapter for a new language that starts from the adapter of a similar one (warm start).
+
+    Args:
+        bank: gets the new adapter; the others in it do not change by one bit.
+        tag: the new language.
+        corpus: its utterances.
+        config: how to train.
+        folder: for checkpoints.
+        start: language to start from; None for the most similar one.
+        lora: start from scratch with an adapter of this shape instead.
+        monitor: hears of steps and epochs.
+        report: hears of utterances that cannot be used.
+
+    Raises:
+        AdapterError: the language has an adapter already, or there is none to start from.
+        UnknownLanguage: no utterances, or no such language to start from.
+    """
+    part = corpus.of(tag)
+    found = similarity(bank.backbone, adapter_candidates(bank), part.train, report)
+    source = bank[start or next(iter(found))]
+    token = None if bank.has_token(tag) else source.info.token_language
+    if lora is not None:  # from scratch
+        adapter = bank.add(tag, lora, seed=config.seed, token_language=token)
+    else:
+        adapter = bank.add(tag, start=source.tag, token_language=token)
+    states = train_adapters(bank, [adapter], part, config, folder, monitor=monitor, report=report)
+    return Expansion(adapter, found, states[adapter.tag])

@@ -1,0 +1,254 @@
+"""Adapter folders: PEFT's own layout, and beside it what PEFT has no place for.
+
+    adapter_config.json        PEFT's LoraConfig
+    adapter_model.safetensors  base_model.model.model.encoder.layers.0.self_attn.q_proj.lora_A.weight …
+    lora_whisper.json          AdapterInfo, and the fingerprint of the tensors
+
+In memory the same tensor is called `encoder.blocks.0.attn.query.a`, (R, in), and its partner `….b`, (out, R).
+The same adapter always gives the same bytes.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lora_whisper.errors import AdapterError, LoraWhisperError, OutputError
+from lora_whisper.files import replaced_folder, write_json
+from lora_whisper.languages import normalize_tag
+from lora_whisper.lora.adapter import AdapterInfo, Source, module_kind, tensors_fingerprint
+from lora_whisper.lora.layers import MODULES, LoRAConfig
+from lora_whisper.model.checkpoint import huggingface_name
+
+CONFIG_FILE = "adapter_config.json"
+TENSORS_FILE = "adapter_model.safetensors"
+INFO_FILE = "lora_whisper.json"
+FORMAT = 1
+
+_PEFT_LEAVES = {"a": "lora_A.weight", "b": "lora_B.weight"}
+_PEFT_PREFIX = "base_model.model."
+
+# What PEFT can add to a LoRA; every other key is about training or about where the adapter goes.
+_UNSUPPORTED = (
+    "use_dora",
+    "lora_bias",
+    "use_qalora",
+    "use_bdlora",
+    "rank_pattern",
+    "alpha_pattern",
+    "fan_in_fan_out",
+    "modules_to_save",
+    "trainable_token_indices",
+    "target_parameters",
+    "layer_replication",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "loftq_config",
+    "velora_config",
+    "monteclora_config",
+    "kasa_config",
+)
+# Ways to start that change the weights below the adapter.
+_BACKBONE_CHANGING_STARTS = ("pissa", "olora", "loftq", "corda", "lora_ga")
+
+
+@dataclass(frozen=True)
+class StoredAdapter:
+    """An adapter folder in memory; `info` is None for one that PEFT wrote."""
+
+    config: LoRAConfig
+    info: AdapterInfo | None
+    tensors: dict[str, Tensor]
+
+
+def adapter_folders(root: Path) -> list[Path]:
+    """Folders directly under `root` that hold an adapter, whole or damaged, sorted by name."""
+    files = (path for name in (CONFIG_FILE, TENSORS_FILE, INFO_FILE) for path in root.glob(f"*/{name}"))
+    return sorted({path.parent for path in files if not path.parent.name.startswith(".")})
+
+
+def write_adapter(
+    folder: Path,
+    config: LoRAConfig,
+    info: AdapterInfo,
+    tensors: Mapping[str, Tensor],
+    modules: Collection[str],
+    dtype: torch.dtype = torch.float32,
+) -> Path:
+    """The folder, written whole or not at all.
+
+    Args:
+        folder: new, empty, or an older adapter, which is replaced.
+        config: the adapter's shape.
+        info: what it is.
+        tensors: its values, by our names.
+        modules: paths of all adaptable layers of the backbone.
+        dtype: of the tensors in the file.
+
+    Raises:
+        OutputError: `folder` cannot be written or holds something else.
+    """
+    occupied = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+    if occupied and not (folder / CONFIG_FILE).exists():
+        raise OutputError(f"{folder}: exists and is not an adapter; choose another output folder")
+    named = {
+        _peft_name(name): tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()
+    }
+    described = {"format": FORMAT, **asdict(info)}
+    described["fingerprint"] = tensors_fingerprint(config, {n: t.to(dtype) for n, t in tensors.items()})
+    with replaced_folder(folder) as temporary:
+        try:
+            save_file(named, temporary / TENSORS_FILE, metadata={"format": "pt"})
+        except (OSError, SafetensorError) as error:
+            raise OutputError(f"{folder}: cannot be written ({error}); is the disk full?") from None
+        write_json(temporary / CONFIG_FILE, _peft_config(config, info, tensors, modules))
+        write_json(temporary / INFO_FILE, described)
+    return folder
+
+
+def read_adapter(folder: Path, modules: Collection[str]) -> StoredAdapter:
+    """The adapter in `folder`, ours or PEFT's, in float32.
+
+    Args:
+        folder: an adapter folder.
+        modules: paths of all adaptable layers of the backbone.
+
+    Raises:
+        AdapterError: a file is missing or damaged, or holds more than a plain LoRA of these layers.
+    """
+    values = _read_json(folder / CONFIG_FILE)
+    tensors = _read_tensors(folder / TENSORS_FILE, modules)
+    config = _lora_config(folder / CONFIG_FILE, values, tensors)
+    if not (folder / INFO_FILE).exists():
+        return StoredAdapter(config, None, tensors)
+    described = _read_json(folder / INFO_FILE)
+    info = _adapter_info(folder / INFO_FILE, described)
+    if described.get("fingerprint") != tensors_fingerprint(config, tensors):
+        raise AdapterError(
+            f"{folder}: tensors or configuration are not those that {INFO_FILE} describes; "
+            "the adapter is damaged or was edited: restore it from a copy"
+        )
+    return StoredAdapter(config, info, tensors)
+
+
+def _peft_name(name: str) -> str:
+    path, _, leaf = name.rpartition(".")
+    return f"{_PEFT_PREFIX}{huggingface_name(path)}.{_PEFT_LEAVES[leaf]}"
+
+
+def _peft_config(
+    config: LoRAConfig, info: AdapterInfo, names: Collection[str], modules: Collection[str]
+) -> dict[str, Any]:
+    """Values of PEFT's `LoraConfig`; what is not listed has PEFT's default."""
+    paths = {name.rpartition(".")[0] for name in names}
+    kinds = {module_kind(path) for path in paths}
+    targets = {huggingface_name(path) for path in paths}
+    if paths == {path for path in modules if module_kind(path) in kinds}:
+        targets = {target.rpartition(".")[2] for target in targets}  # short: every layer so called
+    alpha = config.alpha
+    return {
+        "auto_mapping": {
+            "base_model_class": "WhisperForConditionalGeneration",
+            "parent_library": "transformers.models.whisper.modeling_whisper",
+        },
+        "base_model_name_or_path": info.backbone,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
+        "lora_dropout": config.dropout,
+        "peft_type": "LORA",
+        "r": config.rank,
+        "target_modules": sorted(targets),
+        "task_type": None,
+        "use_dora": False,
+        "use_rslora": False,
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise AdapterError(f"{path}: missing; pass a folder that holds one adapter") from None
+    except OSError as error:
+        raise AdapterError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
+        raise AdapterError(f"{path}: not JSON ({error}); restore it from a copy") from None
+    if not isinstance(values, dict):
+        raise AdapterError(f"{path}: not a JSON object; restore it from a copy")
+    return values
+
+
+def _read_tensors(path: Path, modules: Collection[str]) -> dict[str, Tensor]:
+    """Tensors of the file under our names, float32."""
+    ours = {_peft_name(f"{module}.{leaf}"): f"{module}.{leaf}" for module in modules for leaf in _PEFT_LEAVES}
+    try:
+        stored = load_file(path)
+    except FileNotFoundError:
+        raise AdapterError(f"{path}: missing; only safetensors are read, never pickles (.bin)") from None
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(f"{path}: damaged ({error}); restore it from a copy") from None
+    tensors = {}
+    for key, tensor in stored.items():
+        full_key = key.replace(_PEFT_PREFIX, f"{_PEFT_PREFIX}model.", 1)  # PEFT around a bare WhisperModel
+        name = ours.get(key) or ours.get(full_key)
+        if name is None:
+            raise AdapterError(f"{path}: {key} does not belong to a LoRA of this backbone")
+        tensors[name] = tensor.to(torch.float32)
+    if not tensors:
+        raise AdapterError(f"{path}: holds no tensors; restore it from a copy")
+    return tensors
+
+
+def _lora_config(path: Path, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LoRAConfig:
+    """Our configuration from PEFT's.
+
+    Raises:
+        AdapterError: it is not a plain LoRA.
+    """
+    _check_plain_lora(path, values)
+    kinds = {module_kind(name.rpartition(".")[0]) for name in tensors}
+    try:
+        rank, alpha = int(values["r"]), float(values["lora_alpha"])
+        dropout = float(values.get("lora_dropout") or 0.0)
+        if values.get("use_rslora"):
+            alpha *= rank**0.5  # rank-stabilised: α/√r in place of α/r
+        return LoRAConfig(rank, alpha, tuple(kind for kind in MODULES if kind in kinds), dropout)
+    except (KeyError, TypeError, ValueError, LoraWhisperError) as error:
+        raise AdapterError(f"{path}: not a LoRA configuration ({error!r}); restore it from a copy") from None
+
+
+def _check_plain_lora(path: Path, values: Mapping[str, Any]) -> None:
+    if values.get("peft_type") != "LORA":
+        raise AdapterError(
+            f"{path}: peft_type is {values.get('peft_type')!r}; only LORA adapters can be loaded"
+        )
+    found = [key for key in _UNSUPPORTED if values.get(key)]
+    if values.get("bias", "none") != "none":
+        found.append("bias")
+    if str(values.get("init_lora_weights")).lower().startswith(_BACKBONE_CHANGING_STARTS):
+        found.append("init_lora_weights")
+    if found:
+        settings = ", ".join(f"{key}={values[key]!r}" for key in found)
+        raise AdapterError(f"{path}: {settings} is not supported; train or convert it to a plain LoRA")
+
+
+def _adapter_info(path: Path, values: Mapping[str, Any]) -> AdapterInfo:
+    if not isinstance(values.get("format"), int) or values["format"] > FORMAT:
+        raise AdapterError(f"{path}: format {values.get('format')!r} is not {FORMAT}; update lora-whisper")
+    known = {entry.name: values[entry.name] for entry in fields(AdapterInfo) if entry.name in values}
+    try:
+        known["language"] = normalize_tag(known["language"])
+        if known.get("start") is not None:
+            known["start"] = Source(**known["start"])
+        return AdapterInfo(**known)
+    except (KeyError, TypeError, AttributeError, LoraWhisperError) as error:
+        raise AdapterError(f"{path}: not about an adapter ({error}); restore it from a copy") from None

@@ -1,0 +1,392 @@
+"""Backbones on disk: Hugging Face's Whisper layout in and out, names theirs ↔ ours, the fingerprint."""
+
+import hashlib
+import importlib.resources
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lora_whisper import audio
+from lora_whisper.errors import CheckpointError, OutputError, UsageError
+from lora_whisper.files import replaced_folder, write_json
+from lora_whisper.model.tokenizer import Tokenizer
+from lora_whisper.model.whisper import ModelDimensions, Whisper
+
+AudioContext = Literal["full", "dynamic"]
+
+MINI = "mini"
+"""Name of the bundled backbone."""
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_SHARD_INDEX = "model.safetensors.index.json"
+_HUB_FILES = ("model.safetensors", "model-*-of-*.safetensors", "*.json", "*.txt")
+
+_DIMENSIONS = {
+    "n_mels": "num_mel_bins",
+    "n_audio_ctx": "max_source_positions",
+    "n_audio_state": "d_model",
+    "n_audio_head": "encoder_attention_heads",
+    "n_audio_layer": "encoder_layers",
+    "n_vocab": "vocab_size",
+    "n_text_ctx": "max_target_positions",
+    "n_text_state": "d_model",
+    "n_text_head": "decoder_attention_heads",
+    "n_text_layer": "decoder_layers",
+}
+"""Our names of the dimensions to those in config.json."""
+
+_TO_HUGGINGFACE = {
+    "blocks": "layers",
+    "attn": "self_attn",
+    "attn_ln": "self_attn_layer_norm",
+    "cross_attn": "encoder_attn",
+    "cross_attn_ln": "encoder_attn_layer_norm",
+    "query": "q_proj",
+    "key": "k_proj",
+    "value": "v_proj",
+    "out": "out_proj",
+    "mlp_ln": "final_layer_norm",
+    "ln_post": "layer_norm",
+    "ln": "layer_norm",
+    "token_embedding": "embed_tokens",
+    "positional_embedding": "embed_positions",
+}
+_TO_OURS = {theirs: ours for ours, theirs in _TO_HUGGINGFACE.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A frozen Whisper and what is needed to decode with it.
+
+    Attributes:
+        model: all parameters frozen, in eval mode.
+        tokenizer: its vocabulary.
+        name: what it was loaded by: a Hub name, a folder, or "mini".
+        audio_context: "dynamic" if it was trained on windows as long as the speech, "full" (30 s) otherwise.
+        alignment_heads: (decoder layer, head) pairs whose attention follows the audio.
+        suppress_tokens: never sampled (sound effects, brackets).
+        begin_suppress_tokens: not sampled as the first token (blank, end).
+    """
+
+    model: Whisper
+    tokenizer: Tokenizer
+    name: str
+    audio_context: AudioContext = "full"
+    alignment_heads: tuple[tuple[int, int], ...] = ()
+    suppress_tokens: tuple[int, ...] = ()
+    begin_suppress_tokens: tuple[int, ...] = ()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identity of the weights when first asked for; `weights_fingerprint` reads them anew."""
+        return weights_fingerprint(self.model)
+
+
+def weights_fingerprint(model: Whisper) -> str:
+    """Identity of a model's weights, `sha256:` and 16 hex digits, adapters not counted.
+
+    Values enter as float16, so that the float32 and float16 copies of a checkpoint count as the same weights.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        digest.update(f"{name} {tuple(parameter.shape)}\n".encode())
+        digest.update(parameter.detach().to("cpu", torch.float16).contiguous().numpy().data)
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def huggingface_name(name: str) -> str:
+    """Hugging Face's name of our parameter or module: `decoder.ln` gives `model.decoder.layer_norm`."""
+    parts = (_TO_HUGGINGFACE.get(part, part) for part in name.split(".") if part != "mlp")
+    return "model." + ".".join(parts) + (".weight" if name.endswith("positional_embedding") else "")
+
+
+def our_name(name: str) -> str:
+    """Our name of Hugging Face's parameter or module, with or without the leading `model.`."""
+    theirs = name.removeprefix("model.").replace("embed_positions.weight", "embed_positions")
+    ours = ".".join(_TO_OURS.get(part, part) for part in theirs.split("."))
+    return re.sub(r"\.(fc[12])\b", r".mlp.\1", ours).replace("encoder.ln.", "encoder.ln_post.")
+
+
+def load_backbone(name: str | Path, device: torch.device | str = "cpu") -> Backbone:
+    """A frozen backbone in float32.
+
+    Args:
+        name: a folder in Hugging Face's Whisper layout, a name on the Hugging Face Hub, or "mini".
+        device: where the weights go.
+
+    Raises:
+        CheckpointError: it is not to be found, incomplete, damaged, or no multilingual Whisper.
+        UsageError: there is no such device.
+    """
+    folder = _find(str(name))
+    config = _read_json(folder / "config.json")
+    dims = _dimensions(config, folder)
+    generation = _read_json(folder / "generation_config.json", optional=True)
+    if generation.get("is_multilingual") is False:
+        raise CheckpointError(f"{name}: an English-only Whisper; take the multilingual one (without .en)")
+    tokenizer = Tokenizer.load(folder)
+    if tokenizer.n_vocab > dims.n_vocab:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {tokenizer.n_vocab} tokens, config.json only {dims.n_vocab}; "
+            "these files do not belong together"
+        )
+    suppressed = config | generation  # checkpoints of 2022 have no generation_config.json
+    return Backbone(
+        model=_to_device(_load_model(folder, dims), device),
+        tokenizer=tokenizer,
+        name=str(name),
+        audio_context=_audio_context(config, folder),
+        alignment_heads=tuple((layer, head) for layer, head in generation.get("alignment_heads") or ()),
+        suppress_tokens=_tokens(suppressed.get("suppress_tokens"), dims),
+        begin_suppress_tokens=_tokens(suppressed.get("begin_suppress_tokens"), dims),
+    )
+
+
+def save_backbone(backbone: Backbone, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write a backbone as a Hugging Face Whisper folder, whole or not at all.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    with replaced_folder(folder) as new:
+        write_json(new / "config.json", _config(backbone, dtype))
+        write_json(new / "generation_config.json", _generation_config(backbone))
+        write_json(new / "preprocessor_config.json", _preprocessor_config(backbone.model.dims))
+        backbone.tokenizer.save(new)
+        tensors = {
+            huggingface_name(name): parameter.detach().to("cpu", dtype).contiguous()
+            for name, parameter in backbone.model.named_parameters()
+        }
+        try:
+            save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
+        except (OSError, SafetensorError) as error:
+            raise OutputError(f"{folder}: the weights cannot be written ({error})") from None
+
+
+def _find(name: str) -> Path:
+    """Folder of a backbone, downloaded if it is on the Hub."""
+    if name == MINI:
+        folder = Path(str(importlib.resources.files("lora_whisper"))) / "assets" / MINI
+        if not (folder / "config.json").exists():
+            raise CheckpointError(f"{folder}: the bundled backbone is missing; install lora-whisper again")
+        return folder
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise CheckpointError(f"{name}: a backbone is a folder in Hugging Face's layout, not a file")
+    if not _HUB_NAME.fullmatch(name):
+        raise CheckpointError(
+            f"{name}: no such folder; give one, a Hub name such as openai/whisper-small, or {MINI}"
+        )
+    return _download(name)
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
+    except Exception as error:  # noqa: BLE001  (whatever the network stack raises, the remedy is the same)
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise CheckpointError(
+            f"{name}: no such folder, and not available from the Hugging Face Hub ({reason}); "
+            "check the name and the network, or give a local folder"
+        ) from None
+
+
+def _read_json(path: Path, optional: bool = False) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if optional:
+            return {}
+        raise CheckpointError(
+            f"{path}: missing; a backbone is a Whisper folder in Hugging Face's layout"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); download the model again") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: not a JSON object; download the model again")
+    return value
+
+
+def _dimensions(config: dict[str, Any], folder: Path) -> ModelDimensions:
+    where = folder / "config.json"
+    if config.get("model_type") != "whisper":
+        raise CheckpointError(f"{where}: model_type is {config.get('model_type')!r}, not 'whisper'")
+    for key in set(_DIMENSIONS.values()):
+        if not isinstance(config.get(key), int) or config[key] < 1:
+            raise CheckpointError(f"{where}: {key} is {config.get(key)!r}; it must be a positive integer")
+    dims = ModelDimensions(**{ours: config[theirs] for ours, theirs in _DIMENSIONS.items()})
+    for heads in (dims.n_audio_head, dims.n_text_head):
+        if dims.n_audio_state % heads:
+            raise CheckpointError(f"{where}: d_model {dims.n_audio_state} is no multiple of {heads} heads")
+    if config.get("scale_embedding") or config.get("activation_function", "gelu") != "gelu":
+        raise CheckpointError(f"{where}: only Whisper's own gelu without scale_embedding is supported")
+    return dims
+
+
+def _audio_context(config: dict[str, Any], folder: Path) -> AudioContext:
+    section = config.get("lora_whisper")
+    context = section.get("audio_context", "full") if isinstance(section, dict) else "full"
+    for known in get_args(AudioContext):
+        if context == known:
+            return known
+    raise CheckpointError(f"{folder / 'config.json'}: audio_context is {context!r}, not 'full' or 'dynamic'")
+
+
+def _tokens(ids: list[int] | None, dims: ModelDimensions) -> tuple[int, ...]:
+    """Those tokens that the model has: transformers fills in the ids of other vocabularies by default."""
+    return tuple(token for token in ids or () if 0 <= token < dims.n_vocab)
+
+
+def _load_model(folder: Path, dims: ModelDimensions) -> Whisper:
+    """The model with the folder's weights, without ever holding them twice."""
+    with torch.device("meta"):
+        model = Whisper(dims)
+    tensors: dict[str, Tensor] = {}
+    for path in _weight_files(folder):
+        tensors |= _read_tensors(path)
+    expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    output = tensors.pop("proj_out.weight", None)
+    _check(tensors, expected, folder)
+    state = {our_name(name): tensor for name, tensor in tensors.items()}
+    if output is not None and not torch.equal(output, state["decoder.token_embedding.weight"]):
+        raise CheckpointError(
+            f"{folder}: proj_out.weight is not the token embedding; Whisper's output is tied to it"
+        )
+    model.load_state_dict(state, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    whole = folder / "model.safetensors"
+    if whole.exists():
+        return [whole]
+    if not (folder / _SHARD_INDEX).exists():
+        raise CheckpointError(
+            f"{whole}: missing; save the model as safetensors (save_pretrained of transformers does)"
+        )
+    index = _read_json(folder / _SHARD_INDEX).get("weight_map")
+    if not isinstance(index, dict) or not index:
+        raise CheckpointError(f"{folder / _SHARD_INDEX}: no weight_map in it; download the model again")
+    return [folder / str(file) for file in sorted(set(index.values()))]
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file in float32; those stored so stay mapped from the file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: missing; download the model again") from None
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: damaged or cut off ({error}); download the model again") from None
+
+
+def _check(tensors: dict[str, Tensor], expected: dict[str, tuple[int, ...]], folder: Path) -> None:
+    """Raise one CheckpointError that names all tensors that are not as expected."""
+    shapes = {our_name(name): tuple(tensor.shape) for name, tensor in tensors.items()}
+    missing = [huggingface_name(name) for name in expected if name not in shapes]
+    unexpected = [name for name in tensors if our_name(name) not in expected]
+    wrong = [
+        f"{huggingface_name(name)} is {shapes[name]}, should be {shape}"
+        for name, shape in expected.items()
+        if shapes.get(name, shape) != shape
+    ]
+    faults = {"missing": missing, "unexpected": unexpected, "of wrong shape": wrong}
+    parts = [f"{len(names)} {fault} ({_some(names)})" for fault, names in faults.items() if names]
+    if parts:
+        raise CheckpointError(
+            f"{folder}: tensors do not fit config.json: {', '.join(parts)}; download the model again"
+        )
+
+
+def _some(names: Iterable[str], most: int = 4) -> str:
+    names = list(names)
+    return "; ".join(names[:most]) + ("; …" if len(names) > most else "")
+
+
+def _to_device(model: Whisper, device: torch.device | str) -> Whisper:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that CUDA is compiled in
+        reason = (str(error).splitlines() or [""])[0]
+        raise UsageError(f"device {str(device)!r} cannot be used ({reason}); try cpu") from None
+
+
+def _config(backbone: Backbone, dtype: torch.dtype) -> dict[str, Any]:
+    dims, tokenizer = backbone.model.dims, backbone.tokenizer
+    return {
+        "architectures": ["WhisperForConditionalGeneration"],
+        "model_type": "whisper",
+        **{theirs: getattr(dims, ours) for ours, theirs in _DIMENSIONS.items()},
+        "encoder_ffn_dim": 4 * dims.n_audio_state,
+        "decoder_ffn_dim": 4 * dims.n_text_state,
+        "num_hidden_layers": dims.n_audio_layer,
+        "activation_function": "gelu",
+        "scale_embedding": False,
+        "tie_word_embeddings": True,
+        "is_encoder_decoder": True,
+        "use_cache": True,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "activation_dropout": 0.0,
+        "init_std": 0.02,
+        "bos_token_id": tokenizer.eot,
+        "eos_token_id": tokenizer.eot,
+        "pad_token_id": tokenizer.eot,
+        "decoder_start_token_id": tokenizer.sot,
+        "torch_dtype": str(dtype).removeprefix("torch."),
+        "lora_whisper": {"audio_context": backbone.audio_context},
+    }
+
+
+def _generation_config(backbone: Backbone) -> dict[str, Any]:
+    tokenizer = backbone.tokenizer
+    config: dict[str, Any] = {
+        "is_multilingual": True,
+        "lang_to_id": {f"<|{code}|>": tokenizer.language_token(code) for code in tokenizer.languages},
+        "task_to_id": {"transcribe": tokenizer.transcribe, "translate": tokenizer.translate},
+        "no_timestamps_token_id": tokenizer.no_timestamps,
+        "prev_sot_token_id": tokenizer.sot_prev,
+        "max_initial_timestamp_index": 50,
+        "max_length": backbone.model.dims.n_text_ctx,
+        "return_timestamps": False,
+        "bos_token_id": tokenizer.eot,
+        "eos_token_id": tokenizer.eot,
+        "pad_token_id": tokenizer.eot,
+        "decoder_start_token_id": tokenizer.sot,
+        "suppress_tokens": list(backbone.suppress_tokens),
+        "begin_suppress_tokens": list(backbone.begin_suppress_tokens),
+    }
+    if backbone.alignment_heads:
+        config["alignment_heads"] = [list(pair) for pair in backbone.alignment_heads]
+    return config
+
+
+def _preprocessor_config(dims: ModelDimensions) -> dict[str, Any]:
+    return {
+        "feature_extractor_type": "WhisperFeatureExtractor",
+        "processor_class": "WhisperProcessor",
+        "feature_size": dims.n_mels,
+        "sampling_rate": audio.SAMPLE_RATE,
+        "hop_length": audio.HOP_LENGTH,
+        "n_fft": audio.N_FFT,
+        "chunk_length": audio.CHUNK_LENGTH_S,
+        "n_samples": audio.N_SAMPLES,
+        "nb_max_frames": audio.N_FRAMES,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": False,
+    }

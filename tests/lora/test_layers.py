@@ -1,0 +1,205 @@
+"""The LoRA layer against a loop over rows and adapters, and its promises: fresh, mixed, merged."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from lora_whisper.errors import UsageError
+from lora_whisper.lora.layers import LoRAConfig, LoRALinear, LowRank
+from lora_whisper.model.routing import NO_ADAPTER, Routing
+from lora_whisper.model.whisper import Linear
+
+RANKS = {0: 4, 1: 2, 3: 8}  # slot 2 belongs to an adapter that leaves this layer alone
+IN, OUT = 12, 20
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def make_layer(bias: bool = True, trained: bool = True, dropout: float = 0.0) -> LoRALinear:
+    linear = Linear(IN, OUT, bias=bias).requires_grad_(False)
+    for seed, parameter in enumerate(linear.parameters()):
+        parameter.normal_(generator=generator(seed))
+    layer = LoRALinear.from_linear(linear)
+    for slot, rank in RANKS.items():
+        config = LoRAConfig(rank, alpha=3.0 + slot, dropout=dropout)
+        layer.adapters[slot] = LowRank.fresh(linear, config, generator(slot))
+        if trained:
+            layer.adapters[slot].b.data.normal_(generator=generator(10 + slot))
+    return layer
+
+
+def inputs(rows: int) -> Tensor:
+    return torch.randn(rows, 5, IN, generator=generator(7))
+
+
+def loop(layer: LoRALinear, x: Tensor, routing: Routing) -> Tensor:
+    """The formula of the module's docstring, word for word."""
+    rows = []
+    for b in range(x.shape[0]):
+        y = x[b] @ layer.weight.T + (0 if layer.bias is None else layer.bias)
+        for slot, gate in zip(routing.adapter_ids[b].tolist(), routing.gates[b].tolist(), strict=True):
+            if slot in layer.adapters:
+                part = layer.adapters[slot]
+                y = y + gate * part.scale * (x[b] @ part.a.T @ part.b.T)
+        rows.append(y)
+    return torch.stack(rows)
+
+
+def mixture(ids: list[list[int]], gates: list[list[float]]) -> Routing:
+    return Routing(torch.tensor(ids), torch.tensor(gates))
+
+
+@pytest.mark.parametrize(
+    "routing",
+    [
+        pytest.param(Routing.one_per_row([1, 1, 1]), id="one adapter"),
+        pytest.param(Routing.one_per_row([3, 0, 1]), id="three adapters of three ranks"),
+        pytest.param(Routing.one_per_row([NO_ADAPTER, 3, 0]), id="a bare row"),
+        pytest.param(Routing.one_per_row([2, 1, 2]), id="an adapter without this layer"),
+        pytest.param(Routing.one_per_row([2, 2, 2]), id="only an adapter without this layer"),
+        pytest.param(Routing.one_per_row([NO_ADAPTER] * 3), id="only bare rows"),
+        pytest.param(mixture([[1], [1], [1]], [[0.5], [1.0], [2.0]]), id="one adapter, gated"),
+        pytest.param(
+            mixture([[0, 1], [3, 0], [1, 3]], [[0.3, 0.7], [1.0, 0.5], [0.0, 2.0]]), id="two per row"
+        ),
+        pytest.param(
+            mixture([[0, NO_ADAPTER], [2, 1], [NO_ADAPTER] * 2], [[0.3, 0.7], [0.4, 0.6], [1, 1]]),
+            id="two per row, some missing, gates of NO_ADAPTER not zero",
+        ),
+        pytest.param(mixture([[1, 1], [1, 1], [3, 3]], [[0.3, 0.7]] * 3), id="the same adapter twice"),
+    ],
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_equals_the_loop(routing: Routing, bias: bool) -> None:
+    layer, x = make_layer(bias), inputs(3)
+    torch.testing.assert_close(layer(x, routing), loop(layer, x, routing), atol=1e-5, rtol=1e-5)
+
+
+def test_each_row_of_a_mixed_batch_is_as_if_alone() -> None:
+    layer, x = make_layer(), inputs(4)
+    slots = [0, 3, 1, 0]
+    mixed = layer(x, Routing.one_per_row(slots))
+    for row, slot in enumerate(slots):
+        alone = layer(x[row : row + 1], Routing.one_per_row([slot]))
+        torch.testing.assert_close(mixed[row : row + 1], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_bare_rows_of_a_mixed_batch_are_the_backbone_bit_for_bit() -> None:
+    layer, x = make_layer(), inputs(3)
+    mixed = layer(x, Routing.one_per_row([0, NO_ADAPTER, 3]))
+    assert torch.equal(mixed[1], layer(x)[1])
+    assert not torch.equal(mixed[0], layer(x)[0])
+
+
+@pytest.mark.parametrize("slots", [[1, 1, 1], [0, 1, 3], [0, NO_ADAPTER, 3]])
+def test_fresh_adapters_are_the_backbone_bit_for_bit(slots: list[int]) -> None:
+    layer, x = make_layer(trained=False), inputs(3)
+    plain = layer.to_linear()
+    assert torch.equal(layer(x, Routing.one_per_row(slots)), plain(x))
+
+
+def test_without_routing_it_is_the_plain_layer_bit_for_bit() -> None:
+    layer, x = make_layer(), inputs(3)
+    assert torch.equal(layer(x), layer.to_linear()(x))
+
+
+def test_to_linear_undoes_from_linear() -> None:
+    linear = Linear(IN, OUT)
+    back = LoRALinear.from_linear(linear).to_linear()
+    assert type(back) is Linear
+    assert back.weight is linear.weight
+    assert back.bias is linear.bias
+    assert (back.in_features, back.out_features) == (IN, OUT)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_conversions_keep_the_mode(training: bool) -> None:
+    layer = LoRALinear.from_linear(Linear(IN, OUT).train(training))
+    assert layer.training is layer.to_linear().training is training
+
+
+@pytest.mark.parametrize("slot", [0, 1, 3])
+def test_merged_equals_unmerged(slot: int) -> None:
+    layer, x = make_layer(), inputs(2)
+    before = layer.weight.clone()
+    merged = layer.to_linear(slot)(x)
+    torch.testing.assert_close(merged, layer(x, Routing.one_per_row([slot] * 2)), atol=1e-5, rtol=1e-5)
+    assert (merged - layer(x)).abs().max() > 0.1  # the adapter does change something
+    assert torch.equal(layer.weight, before)
+
+
+def test_merging_an_adapter_without_this_layer_changes_nothing() -> None:
+    layer = make_layer()
+    assert layer.to_linear(2).weight is layer.weight
+
+
+def test_merges_a_half_precision_layer_in_float32() -> None:
+    layer = make_layer()
+    exact = layer.weight.half().float() + layer.adapters[0].update()
+    layer.half()
+    assert torch.equal(layer.to_linear(0).weight, exact.half())
+
+
+def test_model_state_holds_no_adapter() -> None:
+    assert set(make_layer().state_dict()) == {"weight", "bias"}
+
+
+def gradients(layer: LoRALinear, x: Tensor, routing: Routing) -> dict[int, Tensor | None]:
+    layer(x, routing).square().sum().backward()
+    found = {slot: part.a.grad for slot, part in layer.adapters.items()}
+    for part in layer.adapters.values():
+        part.a.grad = part.b.grad = None
+    return found
+
+
+def test_gradients_of_a_mixed_batch_are_those_of_each_row_alone() -> None:
+    layer, x = make_layer(), inputs(3)
+    mixed = gradients(layer, x, Routing.one_per_row([3, 1, NO_ADAPTER]))
+    for row, slot in enumerate([3, 1]):
+        alone = gradients(layer, x[row : row + 1], Routing.one_per_row([slot]))[slot]
+        torch.testing.assert_close(mixed[slot], alone, atol=1e-3, rtol=1e-5)
+    assert mixed[0] is None  # not in the batch: the optimiser has nothing to do
+
+
+@pytest.mark.parametrize("slots", [[0, 0], [0, 3]])
+def test_dropout_acts_in_training_only(slots: list[int]) -> None:
+    layer, x = make_layer(dropout=0.5), inputs(2)
+    routing = Routing.one_per_row(slots)
+    layer.eval()
+    expected = layer(x, routing)
+    torch.testing.assert_close(expected, loop(layer, x, routing), atol=1e-5, rtol=1e-5)
+    layer.train()
+    torch.manual_seed(0)
+    many = torch.stack([layer(x, routing) for _ in range(2000)])
+    assert many.std(0).mean() > 0.5
+    torch.testing.assert_close(many.mean(0), expected, atol=0.5, rtol=0.05)
+
+
+def test_dropout_of_one_adapter_spares_the_rows_of_another() -> None:
+    layer, x = make_layer(), inputs(3)
+    layer.adapters[0].dropout = 0.9
+    layer.train()
+    routing = Routing.one_per_row([0, 1, NO_ADAPTER])
+    torch.testing.assert_close(layer(x, routing)[1:], loop(layer, x, routing)[1:], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "value"),
+    [
+        (lambda: LoRAConfig(rank=0), "0"),
+        (lambda: LoRAConfig(modules=("q", "gate")), "gate"),
+        (lambda: LoRAConfig(modules=()), "choose from q, k, v"),
+        (lambda: LoRAConfig(dropout=1.0), "1.0"),
+    ],
+)
+def test_refuses_an_impossible_shape(make: Callable[[], LoRAConfig], value: str) -> None:
+    with pytest.raises(UsageError, match=value):
+        make()
+
+
+def test_scale_is_alpha_over_rank() -> None:
+    assert LoRAConfig(rank=8, alpha=16).scale == 2.0
