@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs mini clean
+.PHONY: help setup demo test lint bench docs mini clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -33,6 +33,9 @@ lint: setup ## style, types, floors, and whether docs/cli.md is up to date
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/cli_reference.py --check
+
+bench: setup ## speed, as ratios measured side by side
+	$(BIN)/python -m benchmarks
 
 docs: setup ## docs/cli.md, from the commands' --help
 	$(BIN)/python scripts/cli_reference.py

@@ -6,6 +6,8 @@ Every public name is imported when it is first used, so that `import lora_whispe
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lora_whisper.version import __version__
+
 if TYPE_CHECKING:
     from lora_whisper.audio import load_audio
     from lora_whisper.data.manifest import Utterance, read_manifest, write_manifest
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from lora_whisper.decoding.transcribe import LoraWhisper
     from lora_whisper.decoding.transcript import Segment, Transcript, Word
     from lora_whisper.errors import LoraWhisperError
+    from lora_whisper.evaluation.evaluate import evaluate
     from lora_whisper.languages import Language
     from lora_whisper.lora.bank import Adapter, AdapterBank, AdapterInfo
     from lora_whisper.lora.layers import LoRAConfig
@@ -20,8 +23,6 @@ if TYPE_CHECKING:
     from lora_whisper.model.language_id import detect_language
     from lora_whisper.model.routing import Routing
     from lora_whisper.training.trainer import TrainConfig, train
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Adapter",
@@ -41,6 +42,7 @@ __all__ = [
     "Word",
     "__version__",
     "detect_language",
+    "evaluate",
     "load_audio",
     "load_backbone",
     "read_manifest",
@@ -56,6 +58,7 @@ _HOMES = {
     "decoding.transcribe": ("LoraWhisper",),
     "decoding.transcript": ("Segment", "Transcript", "Word"),
     "errors": ("LoraWhisperError",),
+    "evaluation.evaluate": ("evaluate",),
     "languages": ("Language",),
     "lora.bank": ("Adapter", "AdapterBank", "AdapterInfo"),
     "lora.layers": ("LoRAConfig",),

@@ -260,8 +260,8 @@ def _introduction(config: DemoConfig, expansion: Expansion) -> str:
     source = expansion.adapter.info.start
     origin = f"the {language(source.language).name} adapter" if source else "nothing"
     return (
-        "The bundled backbone has learned from clean synthetic speech. Here it meets other voices, other texts "
-        f"and a noisy telephone. Adapters were trained for {', '.join(names)}; then "
+        "The bundled backbone has learned from clean synthetic speech. Here it meets other voices, other "
+        f"texts and a noisy telephone. Adapters were trained for {', '.join(names)}; then "
         f"{language(config.new).name}, which the backbone has no token for, was added. The backbone takes it "
         f"for: {shares}; so it started from {origin}."
     )

@@ -1,5 +1,6 @@
 """Whole jobs, from utterances to trained adapters: what the commands, the demo and the studies share."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,8 +116,22 @@ def train_adapters(
     for adapter, state in zip(adapters, states, strict=True):
         best = min((report.scores for report in state.epochs), key=lambda s: s.get("score", 0.0))
         scores = {f"dev_{name}": value for name, value in best.items() if name != "score"}
-        adapter.info = replace(adapter.info, scores=scores, normalizer=DEFAULT_NORMALIZER, seed=config.seed)
+        adapter.info = replace(
+            adapter.info,
+            scores=scores,
+            normalizer=DEFAULT_NORMALIZER,
+            seed=config.seed,
+            data_fingerprint=data_fingerprint(corpus.of(adapter.tag).train),
+        )
     return {state.track.name: state for state in states}
+
+
+def data_fingerprint(utterances: Sequence[Utterance]) -> str:
+    """SHA-256 of what the utterances are and say; not of where they lie, nor of their samples."""
+    digest = hashlib.sha256()
+    for one in utterances:
+        digest.update(f"{one.id}\t{one.language}\t{one.start_s}\t{one.duration_s}\t{one.text}\n".encode())
+    return digest.hexdigest()
 
 
 def adapter_rows(

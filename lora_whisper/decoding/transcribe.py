@@ -19,7 +19,7 @@ from lora_whisper.audio_file import Samples
 from lora_whisper.decoding.clips import Clip, n_frames, pad, plan, windows
 from lora_whisper.decoding.search import GREEDY, Decoded, DecodingOptions, decode
 from lora_whisper.decoding.transcript import Segment, Transcript
-from lora_whisper.errors import LoraWhisperError, UnknownLanguage
+from lora_whisper.errors import BackboneMismatch, LoraWhisperError, UnknownLanguage
 from lora_whisper.languages import fallbacks, normalize_tag, whisper_code
 from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.model.checkpoint import Backbone, load_backbone
@@ -128,6 +128,10 @@ class LoraWhisper:
         self.bank = adapters if isinstance(adapters, AdapterBank) else AdapterBank(self.backbone)
         if isinstance(adapters, str | Path):
             self.bank.load_all(Path(adapters))
+        if self.bank.backbone.model is not self.backbone.model:
+            raise BackboneMismatch(
+                f"adapters of {self.bank.backbone.name} beside {self.backbone.name}; give both one Backbone"
+            )
         self.batch_s = batch_s
         self._proxies = {normalize_tag(tag): code for tag, code in (proxies or {}).items()}
 

@@ -2,7 +2,6 @@
 
 import subprocess
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +12,7 @@ from lora_whisper.decoding.transcribe import LoraWhisper, Outcome
 from lora_whisper.decoding.transcript import to_text
 from lora_whisper.evaluation.normalizers import DEFAULT_NORMALIZER, normalize
 from lora_whisper.evaluation.results import EvaluationResult, Failure, UtteranceResult
+from lora_whisper.version import __version__
 
 SEED = 0
 """Of the bootstrap intervals."""
@@ -70,7 +70,7 @@ def evaluate(
         normalizer=normalizer,
         git_revision=git_revision(),
         seed=SEED,
-        package_version=package_version(),
+        package_version=__version__,
         utterances=tuple(one for one in found if isinstance(one, UtteranceResult)),
         failures=tuple(one for one in found if isinstance(one, Failure)),
     )
@@ -89,14 +89,6 @@ def _result(index: int, utterance: Utterance, outcome: Outcome, auto: bool) -> U
         duration_s=transcript.duration_s,
         speaker=utterance.speaker,
     )
-
-
-def package_version() -> str:
-    """Version of this package as it is installed."""
-    try:
-        return version("lora-whisper")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def git_revision() -> str | None:

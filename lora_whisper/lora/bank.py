@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from lora_whisper.lora.layers import LoRAConfig, LoRALinear, LowRank
 from lora_whisper.lora.storage import adapter_folders, read_adapter, write_adapter
 from lora_whisper.model.routing import NO_ADAPTER, Routing
 from lora_whisper.model.whisper import Linear, Whisper
+from lora_whisper.version import __version__
 
 if TYPE_CHECKING:
     from lora_whisper.model.checkpoint import Backbone
@@ -113,7 +113,7 @@ class AdapterBank:
             backbone_fingerprint=self.backbone.fingerprint,
             audio_context=source.info.audio_context if source else self.backbone.audio_context,
             seed=seed,
-            package_version=_package_version(),
+            package_version=__version__,
             start=Source(source.tag, source.fingerprint) if source else None,
         )
         if source is None:
@@ -281,10 +281,3 @@ def _adaptable(model: Whisper) -> dict[str, LoRALinear]:
             layers[path] = layer if isinstance(layer, LoRALinear) else LoRALinear.from_linear(layer)
             model.set_submodule(path, layers[path])
     return layers
-
-
-def _package_version() -> str:
-    try:
-        return version("lora-whisper")
-    except PackageNotFoundError:  # run from a source tree
-        return "unknown"

@@ -45,8 +45,7 @@ def language_similarity(
 
 
 def adapter_candidates(bank: AdapterBank) -> dict[str, str]:
-    """Language tag → Whisper code of the adapters in a bank; of those that share one, its owner or the
-    first."""
+    """Language tag → Whisper code of a bank's adapters; of those sharing a code, its owner or the first."""
     owners: dict[str, str] = {}
     for adapter in bank:
         code = adapter.info.token_language

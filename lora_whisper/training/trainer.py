@@ -127,7 +127,9 @@ class _Trainer:
 
     def _start(self, track: Track) -> TrackState:
         if not track.train.durations_s:
-            raise TrainingError(f"{track.name}: no training utterances; check the manifest and --language")
+            raise TrainingError(
+                f"{track.name}: no training utterance can be used; check manifest, audio and --language"
+            )
         config = self.config
         optimizer = torch.optim.AdamW(
             track.parameters.values(), config.learning_rate, weight_decay=config.weight_decay

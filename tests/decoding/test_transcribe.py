@@ -16,7 +16,7 @@ from lora_whisper.decoding.clips import Clip, checked_samples, pad, plan, window
 from lora_whisper.decoding.search import DecodingOptions
 from lora_whisper.decoding.transcribe import LoraWhisper, Target
 from lora_whisper.decoding.transcript import Transcript
-from lora_whisper.errors import AudioError, CheckpointError, UnknownLanguage
+from lora_whisper.errors import AudioError, BackboneMismatch, CheckpointError, UnknownLanguage
 from lora_whisper.model.language_id import detect_language
 
 
@@ -339,3 +339,5 @@ def test_from_disk(asr: LoraWhisper, tmp_path: Path) -> None:
     assert list(loaded.transcribe(samples, "pl")[0]) == list(asr.transcribe(samples, "pl")[0])
     with pytest.raises(CheckpointError):
         LoraWhisper(tmp_path / "absent")
+    with pytest.raises(BackboneMismatch, match="adapters of toy beside toy"):
+        LoraWhisper(toy_backbone(), asr.bank)

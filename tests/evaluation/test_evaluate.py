@@ -13,8 +13,9 @@ from lora_whisper.data.manifest import Utterance
 from lora_whisper.decoding.search import DecodingOptions
 from lora_whisper.decoding.transcribe import LoraWhisper
 from lora_whisper.errors import UnknownLanguage, UsageError
-from lora_whisper.evaluation.evaluate import evaluate, git_revision, package_version
+from lora_whisper.evaluation.evaluate import evaluate, git_revision
 from lora_whisper.evaluation.results import EvaluationResult
+from lora_whisper.version import __version__
 
 LENGTHS_S = (1.0, 2.5, 35.0, 0.5, 1.5, 3.0)
 LANGUAGES = ("pl", "it", "pl", "it", "en", "it-CH")
@@ -108,7 +109,7 @@ def test_the_result_says_what_was_used(asr: LoraWhisper, utterances: list[Uttera
     assert (result.manifest, result.backbone, result.normalizer) == ("m.jsonl", "toy", "raw")
     assert result.backbone_fingerprint == asr.backbone.fingerprint
     assert result.adapters == {adapter.tag: adapter.fingerprint for adapter in asr.bank}
-    assert result.package_version == package_version()
+    assert result.package_version == __version__
     path = result.save(tmp_path / "result.json")
     assert EvaluationResult.load(path) == result
     summary = json.loads(json.dumps(result.summary()))

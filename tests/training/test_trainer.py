@@ -270,7 +270,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
 
 def test_no_rows_is_an_error(tmp_path: Path) -> None:
     bench = Bench(1)
-    with pytest.raises(TrainingError, match="no training utterances"):
+    with pytest.raises(TrainingError, match="no training utterance can be used"):
         train(bench.model, [Track("pl", bench.parameters[0], FixedRows([]))], CONFIG, tmp_path)
 
 

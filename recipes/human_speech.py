@@ -1,0 +1,133 @@
+"""Adapt `mini` to people: `python recipes/human_speech.py SPEECH/manifest.jsonl` (minutes on two cores).
+
+Three adapters, each scored on what it has not been trained on: English digits of other speakers, German
+sentences and Chinese words of the same speaker. Writes runs/human/human_speech.json and prints the table of
+docs/results.md.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_whisper.data.manifest import Utterance, read_manifest
+from lora_whisper.decoding.transcribe import LoraWhisper
+from lora_whisper.evaluation.evaluate import evaluate
+from lora_whisper.evaluation.metrics import Rate
+from lora_whisper.evaluation.report import percent
+from lora_whisper.evaluation.results import EvaluationResult
+from lora_whisper.files import write_json
+from lora_whisper.jobs import Corpus, train_adapters
+from lora_whisper.lora.bank import AdapterBank
+from lora_whisper.model.checkpoint import load_backbone
+from lora_whisper.training.monitor import ConsoleMonitor, LogMonitor, Monitors
+from lora_whisper.training.trainer import TrainConfig
+
+DEV_SPEAKERS, TEST_SPEAKERS = {"nicolas"}, {"theo", "yweweler"}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One adapter on human speech.
+
+    Attributes:
+        name: what is said, by whom.
+        language: tag.
+        speakers: whose recordings are used; None for all.
+        part: "train", "dev" or "test" for the n-th utterance.
+        epochs: of training.
+    """
+
+    name: str
+    language: str
+    speakers: frozenset[str]
+    part: Callable[[int, Utterance], str]
+    epochs: int
+
+
+def by_speaker(_: int, utterance: Utterance) -> str:
+    """Other speakers for dev and test."""
+    if utterance.speaker in TEST_SPEAKERS:
+        return "test"
+    return "dev" if utterance.speaker in DEV_SPEAKERS else "train"
+
+
+def every_tenth(index: int, _: Utterance) -> str:
+    """Two utterances in ten for the test, one for development."""
+    return {3: "test", 6: "dev", 8: "test"}.get(index % 10, "train")
+
+
+EXPERIMENTS = (
+    Experiment(
+        "English digits, unseen speakers",
+        "en",
+        frozenset({"george", "jackson", "lucas", "nicolas", "theo", "yweweler"}),
+        by_speaker,
+        30,
+    ),
+    Experiment(
+        "German sentences, one speaker, unseen sentences", "de", frozenset({"Kerstin"}), every_tenth, 20
+    ),
+    Experiment("Chinese words, one speaker, unseen words", "zh", frozenset({"Yue Tan"}), every_tenth, 12),
+)
+
+
+def run(
+    experiment: Experiment, utterances: Sequence[Utterance], backbone: str, folder: Path
+) -> dict[str, Any]:
+    """Rates before and after, as they are."""
+    chosen = [u for u in utterances if u.language == experiment.language and u.speaker in experiment.speakers]
+    parts: dict[str, list[Utterance]] = {"train": [], "dev": [], "test": []}
+    for index, utterance in enumerate(chosen):
+        parts[experiment.part(index, utterance)].append(utterance)
+    bank = AdapterBank(load_backbone(backbone))
+    before = evaluate(LoraWhisper(bank.backbone), parts["test"])
+    config = TrainConfig(epochs=experiment.epochs, learning_rate=2e-3, patience=5)
+    adapter = bank.add(experiment.language)
+    monitor = Monitors(ConsoleMonitor(), LogMonitor(folder))
+    states = train_adapters(
+        bank, [adapter], Corpus(parts["train"], parts["dev"]), config, folder, monitor=monitor
+    )
+    after = evaluate(LoraWhisper(bank.backbone, bank), parts["test"])
+    for name, result in (("before", before), ("after", after)):
+        result.save(folder / f"{name}.json")
+    return {
+        "name": experiment.name,
+        "utterances": {name: len(part) for name, part in parts.items()},
+        "train_minutes": round(sum(u.duration_s or 0 for u in parts["train"]) / 60, 1),
+        "epochs": len(states[adapter.tag].epochs),
+        "before": rates(before, experiment.language),
+        "after": rates(after, experiment.language),
+    }
+
+
+def rates(result: EvaluationResult, tag: str) -> dict[str, dict[str, float]]:
+    """Word and character error rate with their intervals."""
+    score = result.scores()[tag]
+    return {"wer": asdict(score.wer), "cer": asdict(score.cer)}
+
+
+def main() -> None:
+    """Run the three experiments."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--backbone", default="mini")
+    parser.add_argument("--out", type=Path, default=Path("runs/human"))
+    arguments = parser.parse_args()
+    utterances = read_manifest(arguments.manifest)
+    rows = [
+        run(experiment, utterances, arguments.backbone, arguments.out / experiment.language)
+        for experiment in EXPERIMENTS
+    ]
+    write_json(arguments.out / "human_speech.json", {"backbone": arguments.backbone, "experiments": rows})
+    print("| speech | train, min | test clips | WER before | WER after | CER before | CER after |")
+    print("|---|---|---|---|---|---|---|")
+    for row in rows:
+        values = [percent(Rate(**row[when][rate])) for rate in ("wer", "cer") for when in ("before", "after")]
+        head = [row["name"], str(row["train_minutes"]), str(row["utterances"]["test"])]
+        print("| " + " | ".join(head + values) + " |")
+
+
+if __name__ == "__main__":
+    main()

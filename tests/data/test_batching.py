@@ -1,0 +1,137 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy_whisper import toy_speech, toy_tokenizer
+
+from lora_whisper.data.batching import (
+    FRAMES_MULTIPLE,
+    IGNORED,
+    FixedRows,
+    Row,
+    RowEncoder,
+    UtteranceRows,
+    collate,
+    plan_batches,
+)
+from lora_whisper.data.manifest import Utterance, read_manifest
+from lora_whisper.errors import AudioError, ManifestError
+
+TOKENIZER = toy_tokenizer()
+ENCODER = RowEncoder(TOKENIZER, n_mels=8, context="dynamic", max_tokens=40)
+DURATIONS = np.random.default_rng(0).uniform(1, 15, 300).tolist()
+
+
+def test_an_epoch_holds_every_row_once_within_the_budget() -> None:
+    plan = plan_batches(DURATIONS, budget_s=60, seed=1, epoch=0)
+    assert sorted(index for batch in plan for index in batch) == list(range(300))
+    assert all(len(batch) * max(DURATIONS[i] for i in batch) <= 60 for batch in plan)
+
+
+def test_batches_hold_similar_lengths() -> None:
+    plan = plan_batches(DURATIONS, budget_s=60, seed=1, epoch=0)
+    padded = sum(len(batch) * max(DURATIONS[i] for i in batch) for batch in plan)
+    assert padded < 1.15 * sum(DURATIONS)
+
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+    assert plan_batches(DURATIONS, 60, 1, 2) == plan_batches(DURATIONS, 60, 1, 2)
+    assert plan_batches(DURATIONS, 60, 1, 2) != plan_batches(DURATIONS, 60, 1, 3)
+    assert plan_batches(DURATIONS, 60, 1, 2) != plan_batches(DURATIONS, 60, 2, 2)
+
+
+def test_a_row_over_the_budget_gets_a_batch_of_its_own() -> None:
+    assert sorted(plan_batches([1.0, 99.0, 1.0], 10, 0, 0)) in ([[0, 2], [1]], [[1], [0, 2]], [[1], [2, 0]])
+
+
+def test_no_batch_has_more_rows_than_allowed() -> None:
+    assert max(map(len, plan_batches([0.1] * 100, 60, 0, 0, max_rows=7))) == 7
+
+
+def test_a_row_starts_with_exactly_one_start_of_transcript() -> None:
+    row = ENCODER.row(toy_speech(0.5, 0), "ala ma kota", "pl")
+    start = TOKENIZER.start_sequence("pl")
+    assert list(row.tokens[: len(start)]) == start
+    assert row.tokens.count(TOKENIZER.sot) == 1
+    assert row.tokens[-1] == TOKENIZER.eot
+    assert TOKENIZER.decode(row.tokens) == " ala ma kota"
+
+
+def test_text_of_a_language_without_spaces_starts_without_one() -> None:
+    assert TOKENIZER.decode(ENCODER.row(toy_speech(0.5, 0), "kot", "zh").tokens) == "kot"
+
+
+def test_labels_are_the_following_tokens_and_leave_out_the_prompt() -> None:
+    row = ENCODER.row(toy_speech(0.5, 0), "kot", "pl")
+    batch = collate([row, ENCODER.row(toy_speech(0.4, 1), "ala ma kota", "pl")])
+    n_prompt = len(TOKENIZER.start_sequence("pl"))
+    learned = batch.labels[0][batch.labels[0] != IGNORED]
+    assert learned.tolist() == list(row.tokens[n_prompt:])
+    assert (batch.labels[0][: n_prompt - 1] == IGNORED).all()
+    position = n_prompt - 1
+    assert batch.tokens[0][position] == row.tokens[position]
+    assert batch.labels[0][position] == row.tokens[position + 1]
+
+
+def test_pretraining_learns_the_language_token_too() -> None:
+    encoder = RowEncoder(TOKENIZER, 8, "dynamic", learn_prompt=True)
+    row = encoder.row(toy_speech(0.5, 0), "kot", "it")
+    batch = collate([row])
+    assert batch.tokens[0][0] == TOKENIZER.sot
+    assert batch.labels[0][0] == TOKENIZER.language_token("it")
+
+
+def test_padding_is_silent_and_counted_out() -> None:
+    short, long = (ENCODER.row(toy_speech(s, 0), "kot", "pl") for s in (0.5, 1.0))
+    batch = collate([short, long])
+    assert batch.mel.shape[2] % FRAMES_MULTIPLE == 0
+    assert batch.n_positions is not None
+    assert batch.n_positions.tolist() == [short.mel.shape[1] // 2, long.mel.shape[1] // 2]
+    assert (batch.mel[0, :, short.mel.shape[1] :] == 0).all()
+    assert torch.equal(batch.mel[0, :, : short.mel.shape[1]], short.mel.float())
+
+
+def test_full_windows_need_no_mask() -> None:
+    batch = collate([Row(torch.zeros(8, 3000), (1, 2, 3), 1)] * 2)
+    assert batch.mel.shape[2] == 3000
+    assert batch.n_positions is None
+
+
+def test_a_text_over_the_limit_of_tokens_is_named() -> None:
+    with pytest.raises(ManifestError, match="over the limit of 40"):
+        ENCODER.row(toy_speech(0.5, 0), "ala ma kota " * 20, "pl")
+
+
+def test_unusable_utterances_are_reported_and_left_out(speech_folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"RIFFnothing")
+    utterances = read_manifest(speech_folder / "manifest.jsonl", languages=["pl"])
+    faults: list[tuple[Path, str]] = []
+    rows = UtteranceRows(
+        [Utterance(broken, "kot", "pl"), *utterances, Utterance(tmp_path / "gone.wav", "kot", "pl")],
+        ENCODER,
+        "pl",
+        lambda utterance, error: faults.append((utterance.audio, type(error).__name__)),
+    )
+    assert [path.name for path, _ in faults] == ["broken.wav", "gone.wav"]
+    assert {name for _, name in faults} == {AudioError.__name__}
+    assert rows.utterances == utterances
+    assert len(rows.durations_s) == len(utterances)
+
+
+def test_rows_are_the_same_with_and_without_memory_for_them(speech_folder: Path) -> None:
+    utterances = read_manifest(speech_folder / "manifest.jsonl", languages=["it"])
+
+    def fail(utterance: Utterance, error: Exception) -> None:
+        raise AssertionError((utterance, error))
+
+    cached, uncached = (UtteranceRows(utterances, ENCODER, "it", fail, size) for size in (1 << 30, 0))
+    for index in range(len(utterances)):
+        assert torch.equal(cached.row(index).mel, uncached.row(index).mel)
+        assert cached.row(index).tokens == uncached.row(index).tokens
+    assert cached.row(0) is cached.row(0)
+
+
+def test_fixed_rows_know_their_durations() -> None:
+    assert FixedRows([Row(torch.zeros(8, 250), (1, 2), 1)]).durations_s == [2.5]

@@ -1,0 +1,47 @@
+import pytest
+import torch
+from toy_whisper import toy_backbone, toy_bank
+
+from lora_whisper.errors import AdapterError
+from lora_whisper.lora.expansion import adapter_candidates, language_similarity
+from lora_whisper.lora.layers import LoRAConfig
+from lora_whisper.model.language_id import detect_language
+
+
+def batches(count: int) -> list[tuple[torch.Tensor, None]]:
+    generator = torch.Generator().manual_seed(0)
+    return [(torch.randn(rows, 8, 60, generator=generator), None) for rows in range(1, count + 1)]
+
+
+def test_similarity_is_the_mean_probability_over_utterances() -> None:
+    backbone = toy_backbone()
+    found = language_similarity(backbone, {"pl": "pl", "it": "it"}, batches(3))
+    rows = [row for mel, _ in batches(3) for row in detect_language(backbone, mel, allowed=["pl", "it"])]
+    for tag, value in found.items():
+        assert value == pytest.approx(sum(row[tag] for row in rows) / len(rows))
+    assert sum(found.values()) == pytest.approx(1)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+def test_adapters_do_not_take_part() -> None:
+    backbone = toy_backbone()
+    bare = language_similarity(backbone, {"pl": "pl", "it": "it"}, batches(2))
+    toy_bank(backbone, {"pl": 4, "it": 2})
+    assert language_similarity(backbone, {"pl": "pl", "it": "it"}, batches(2)) == bare
+
+
+def test_adapters_that_share_a_token_are_one_candidate() -> None:
+    bank = toy_bank(toy_backbone(), {"it": 2})
+    bank.add("sc", LoRAConfig(2), token_language="it")
+    bank.add("pl-PL", LoRAConfig(2))
+    assert adapter_candidates(bank) == {"it": "it", "pl-PL": "pl"}
+    bank.add("pl", LoRAConfig(2))
+    assert adapter_candidates(bank) == {"it": "it", "pl": "pl"}
+
+
+def test_nothing_to_compare_is_an_error() -> None:
+    backbone = toy_backbone()
+    with pytest.raises(AdapterError, match="no adapters"):
+        language_similarity(backbone, {}, batches(1))
+    with pytest.raises(AdapterError, match="no utterances"):
+        language_similarity(backbone, {"pl": "pl"}, [])
