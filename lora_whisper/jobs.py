@@ -189,7 +189,8 @@ def similarity(
 ) -> dict[str, float]:
     """Similarity of the utterances' language to each candidate (tag → Whisper code), most similar first."""
     any_token = backbone.tokenizer.languages[0]
-    rows = _rows(backbone, utterances, backbone.audio_context, any_token, report)
+    unlabelled = [replace(one, text="") for one in utterances]  # the audio alone counts
+    rows = _rows(backbone, unlabelled, backbone.audio_context, any_token, report)
     return language_similarity(backbone, candidates, _mels(rows))
 
 

@@ -14,7 +14,7 @@ SMALL = DemoConfig(base=("pl", "it"), new="ca", train=3, dev=2, test=4, epochs=1
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     patch = pytest.MonkeyPatch()
-    patch.setattr(demo, "load_backbone", lambda name: toy_backbone())
+    patch.setattr(demo, "load_backbone", lambda name: toy_backbone(max_tokens=150))
     folder = tmp_path_factory.mktemp("demo") / "run"
     run_demo(folder, SMALL, say=lambda line: None)
     patch.undo()
@@ -50,7 +50,7 @@ def test_the_keepsake_notices_a_change_of_weights_and_of_files(finished: Path, t
     from lora_whisper.data.manifest import read_manifest
     from lora_whisper.lora.bank import AdapterBank
 
-    bank = AdapterBank(toy_backbone())
+    bank = AdapterBank(toy_backbone(max_tokens=150))
     bank.load(finished / "adapters" / "pl")
     bank.save("pl", tmp_path / "pl")
     keepsake = Keepsake(bank, read_manifest(finished / "data" / "test.jsonl"), tmp_path)

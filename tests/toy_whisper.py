@@ -23,10 +23,10 @@ def toy_tokenizer() -> Tokenizer:
     return train_tokenizer(["ala ma kota a kot ma ale"] * 4, 280, CODES)
 
 
-def toy_backbone(audio_context: str = "dynamic") -> Backbone:
+def toy_backbone(audio_context: str = "dynamic", max_tokens: int = MAX_TOKENS) -> Backbone:
     """A new one at each call, always the same weights."""
     tokenizer = toy_tokenizer()
-    dims = ModelDimensions(8, 1500, 32, 4, 2, tokenizer.n_vocab, 2 * MAX_TOKENS, 32, 4, 2)
+    dims = ModelDimensions(8, 1500, 32, 4, 2, tokenizer.n_vocab, 2 * max_tokens, 32, 4, 2)
     model = Whisper(dims).initialise(seed=0).eval().requires_grad_(False)
     for parameter in model.parameters():
         if parameter.dim() >= 2:
