@@ -326,6 +326,18 @@ class TestListening:
         assert 0 <= printed["language_id"]["accuracy"] <= 1
         assert len(json.loads((tmp_path / "result.json").read_text())["utterances"]) == 20
 
+    def test_evaluate_takes_a_proxy_for_a_language_without_token(
+        self, lora, speech_folder, tiny_backbone_folder, tmp_path
+    ):
+        rows = (speech_folder / "manifest.jsonl").read_text().splitlines()[:2]
+        path = speech_folder / "sardinian.jsonl"
+        path.write_text("\n".join(rows).replace('"pl"', '"sc"'))
+        command = ["evaluate", path, "--backbone", tiny_backbone_folder, "--json"]
+        assert lora(*command)[0] == 1
+        code, out, err = lora(*command, "--proxy-token", "sc=it")
+        assert code == 0, err
+        assert json.loads(out)["languages"]["sc"]["utterances"] == 2
+
     def test_evaluate_shows_a_table(self, lora, speech_folder, tiny_backbone_folder):
         code, out, _ = lora("evaluate", speech_folder / "manifest.jsonl", "--backbone", tiny_backbone_folder)
         assert code == 0

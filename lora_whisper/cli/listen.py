@@ -15,6 +15,7 @@ from lora_whisper.cli.options import (
     backbone_options,
     flat,
     output_options,
+    proxies_option,
 )
 from lora_whisper.errors import UsageError
 from lora_whisper.files import prepare_folder, write_text
@@ -113,6 +114,7 @@ def transcribe(
     help="oracle: the manifest tells the language; auto: it is recognised, and the accuracy reported.",
 )
 @candidates_option
+@proxies_option
 @click.option("--normalizer", default="lora-whisper-v1", help="raw, lora-whisper-v1 or whisper-basic.")
 @click.option("--out", type=FILE, metavar="FILE", help="Also write the result file, with every hypothesis.")
 @output_options
@@ -122,6 +124,7 @@ def evaluate(
     adapters: Path | None,
     language: Literal["oracle", "auto"],
     candidates: tuple[str, ...],
+    proxies: tuple[tuple[str, str], ...],
     normalizer: str,
     out: Path | None,
     output: OutputOptions,
@@ -140,7 +143,7 @@ def evaluate(
     from lora_whisper.decoding.transcribe import LoraWhisper
     from lora_whisper.evaluation.evaluate import evaluate as score
 
-    asr = LoraWhisper(backbone.load(), adapters)
+    asr = LoraWhisper(backbone.load(), adapters, proxies=dict(proxies))
     with progress("evaluating", not output.no_progress) as advance:
         result = score(
             asr,

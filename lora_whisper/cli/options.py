@@ -268,6 +268,15 @@ adapters_option = click.option(
     "--adapters", type=FILE, default=Path("adapters"), help="Folder with one adapter folder per language."
 )
 
+proxies_option = click.option(
+    "--proxy-token",
+    "proxies",
+    type=TokenProxy(),
+    multiple=True,
+    metavar="TAG=CODE",
+    help="Let the token of Whisper's language CODE stand for TAG, which has none; repeatable.",
+)
+
 run_option = click.option(
     "--run",
     type=FILE,

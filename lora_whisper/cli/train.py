@@ -12,13 +12,13 @@ from lora_whisper.cli.options import (
     DataOptions,
     LoRAOptions,
     OutputOptions,
-    TokenProxy,
     TrainingOptions,
     adapters_option,
     backbone_options,
     data_options,
     lora_options,
     output_options,
+    proxies_option,
     run_option,
     training_options,
 )
@@ -38,14 +38,7 @@ if TYPE_CHECKING:
 @run_option
 @lora_options
 @training_options
-@click.option(
-    "--proxy-token",
-    "proxies",
-    type=TokenProxy(),
-    multiple=True,
-    metavar="TAG=CODE",
-    help="Let the token of Whisper's language CODE stand for TAG, which has none; repeatable.",
-)
+@proxies_option
 @output_options
 def train(
     data: DataOptions,

@@ -85,9 +85,15 @@ class KVCache:
     def index_select(self, rows: Tensor) -> None:
         """Keep only these rows, int64 (B',): finished ones leave, beams are reordered."""
         self.cross = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in self.cross]
-        self._tokens = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in self._tokens]
+        self._tokens = [(self._kept(k, rows), self._kept(v, rows)) for k, v in self._tokens]
         if self.cross_mask is not None:
             self.cross_mask = self.cross_mask.index_select(0, rows)
+
+    def _kept(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        """These rows of a buffer (B, H, capacity, D/H); only what is filled is copied."""
+        kept = tokens.new_empty(len(rows), *tokens.shape[1:])
+        kept[:, :, : self.length] = tokens[:, :, : self.length].index_select(0, rows)
+        return kept
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
