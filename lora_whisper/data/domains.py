@@ -117,6 +117,6 @@ def find_domain(name: str) -> Domain:
         return Domain(
             {"measure": 3, "price": 3, "relative": 2, "currency": 2},
             _FIELD_VARIANTS,
-            Condition(band_hz=(300.0, 3400.0), snr_db=(8.0, 20.0)),
+            Condition(band_hz=(300.0, 3400.0), snr_db=(20.0, 30.0)),
         )
     raise UsageError(f"{name!r} is no domain of synthetic speech; choose general or field")
