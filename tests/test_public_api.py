@@ -34,4 +34,4 @@ def test_import_loads_nothing_but_itself():
         "import lora_whisper; print(sorted(set(sys.modules) - before))"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['lora_whisper']"
+    assert done.stdout.strip() == "['lora_whisper', 'lora_whisper.version']"
