@@ -123,27 +123,70 @@ def run_demo(
     unchanged = keepsake.compare()
 
     say("6/6  writing the report")
-    before.save(folder / "results-before.json")
-    after.save(folder / "results-after.json")
-    seconds = round(time.monotonic() - began, 1)
-    summary = _summary(config, before, after, unchanged, seconds)
-    write_json(folder / "summary.json", summary)
+    run = DemoRun(
+        config=config,
+        bank=bank,
+        test=test,
+        likeness=likeness,
+        states={**states, config.new: expansion.state},
+        expansion=expansion,
+        before=before,
+        after=after,
+        unchanged=unchanged,
+        seconds=round(time.monotonic() - began, 1),
+    )
+    say(_write(run, folder).verdict())
+    say(f"report: {folder / 'report.html'}   summary: {folder / 'summary.json'}")
+    return _summary(run)
+
+
+@dataclass(frozen=True, eq=False)
+class DemoRun:
+    """All that a finished demonstration knows.
+
+    Attributes:
+        config: its size.
+        bank: backbone and all adapters.
+        test: the utterances scored.
+        likeness: language → base language → similarity.
+        states: how the training of each language went.
+        expansion: how the new language was added.
+        before: scores of the bare backbone.
+        after: scores of the adapters.
+        unchanged: what must not have changed, then and now.
+        seconds: from the start to the scores.
+    """
+
+    config: DemoConfig
+    bank: AdapterBank
+    test: Sequence[Utterance]
+    likeness: Mapping[str, Mapping[str, float]]
+    states: Mapping[str, TrackState]
+    expansion: Expansion
+    before: EvaluationResult
+    after: EvaluationResult
+    unchanged: Sequence[Unchanged]
+    seconds: float
+
+
+def _write(run: DemoRun, folder: Path) -> Report:
+    """The report, written with everything else that is kept."""
+    run.before.save(folder / "results-before.json")
+    run.after.save(folder / "results-after.json")
+    parameters = {adapter.tag: adapter.n_parameters for adapter in run.bank}
     report = Report(
         title="LoRA-Whisper demonstration",
-        introduction=_introduction(config, expansion),
-        languages=compare(
-            before, after, new=[config.new], adapter_parameters={a.tag: a.n_parameters for a in bank}
-        ),
-        curves=_curves({**states, config.new: expansion.state}),
-        similarity=_similarity(likeness, config, expansion),
-        unchanged=unchanged,
-        examples=examples(before, after, audio={u.id: u.audio for u in test if u.id}),
-        environment=_environment(config, bank, before, seconds),
+        introduction=_introduction(run),
+        languages=compare(run.before, run.after, new=[run.config.new], adapter_parameters=parameters),
+        curves=_curves(run.states),
+        similarity=_similarity(run),
+        unchanged=run.unchanged,
+        examples=examples(run.before, run.after, audio={u.id: u.audio for u in run.test if u.id}),
+        environment=_environment(run),
     )
     write_report(report, folder / "report.html")
-    say(report.verdict())
-    say(f"report: {folder / 'report.html'}   summary: {folder / 'summary.json'}")
-    return summary
+    write_json(folder / "summary.json", _summary(run))
+    return report
 
 
 def _clear_finished(folder: Path) -> None:
@@ -231,39 +274,33 @@ def _folder_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _summary(
-    config: DemoConfig,
-    before: EvaluationResult,
-    after: EvaluationResult,
-    unchanged: Sequence[Unchanged],
-    seconds: float,
-) -> dict[str, Any]:
+def _summary(run: DemoRun) -> dict[str, Any]:
     """What `summary.json` holds; the rates are CER."""
     return {
         "languages": {
             tag: {
-                "before": asdict(before.scores()[tag].cer),
-                "after": asdict(after.scores()[tag].cer),
-                "new": tag == config.new,
+                "before": asdict(run.before.scores()[tag].cer),
+                "after": asdict(run.after.scores()[tag].cer),
+                "new": tag == run.config.new,
             }
-            for tag in config.languages
+            for tag in run.config.languages
         },
-        "unchanged": all(one.holds for one in unchanged),
-        "seconds": seconds,
+        "unchanged": all(one.holds for one in run.unchanged),
+        "seconds": run.seconds,
     }
 
 
-def _introduction(config: DemoConfig, expansion: Expansion) -> str:
-    names = [language(tag).name for tag in config.base]
-    heard_as = expansion.similarity.items()
+def _introduction(run: DemoRun) -> str:
+    names = [language(tag).name for tag in run.config.base]
+    heard_as = run.expansion.similarity.items()
     shares = ", ".join(f"{language(tag).name} {share:.0%}" for tag, share in heard_as)
-    source = expansion.adapter.info.start
+    source = run.expansion.adapter.info.start
     origin = f"the {language(source.language).name} adapter" if source else "nothing"
     return (
         "The bundled backbone has learned from clean synthetic speech. Here it meets other voices, other "
         f"texts and a noisy telephone. Adapters were trained for {', '.join(names)}; then "
-        f"{language(config.new).name}, which the backbone has no token for, was added. The backbone takes it "
-        f"for: {shares}; so it started from {origin}."
+        f"{language(run.config.new).name}, which the backbone has no token for, was added. The backbone "
+        f"takes it for: {shares}; so it started from {origin}."
     )
 
 
@@ -279,27 +316,25 @@ def _curves(states: Mapping[str, TrackState]) -> list[LearningCurve]:
     ]
 
 
-def _similarity(
-    likeness: Mapping[str, Mapping[str, float]], config: DemoConfig, expansion: Expansion
-) -> Similarity:
-    source = expansion.adapter.info.start
+def _similarity(run: DemoRun) -> Similarity:
+    source = run.expansion.adapter.info.start
+    rows, columns = run.config.languages, run.config.base
     return Similarity(
-        rows=config.languages,
-        columns=config.base,
-        values=[[likeness[row][column] for column in config.base] for row in config.languages],
-        chosen={config.new: source.language} if source else {},
+        rows=rows,
+        columns=columns,
+        values=[[run.likeness[row][column] for column in columns] for row in rows],
+        chosen={run.config.new: source.language} if source else {},
     )
 
 
-def _environment(
-    config: DemoConfig, bank: AdapterBank, result: EvaluationResult, seconds: float
-) -> dict[str, str]:
+def _environment(run: DemoRun) -> dict[str, str]:
+    config, backbone = run.config, run.bank.backbone
     return {
-        "LoRA-Whisper": f"{result.package_version} ({(result.git_revision or 'no checkout')[:12]})",
-        "backbone": f"{bank.backbone.name}, weights {bank.backbone.fingerprint[:19]}…",
+        "LoRA-Whisper": f"{run.before.package_version} ({(run.before.git_revision or 'no checkout')[:12]})",
+        "backbone": f"{backbone.name}, weights {backbone.fingerprint[:19]}…",
         "PyTorch": f"{torch.__version__}, {torch.get_num_threads()} threads",
         "Python": platform.python_version(),
         "utterances per language": f"{config.train} train, {config.dev} dev, {config.test} test",
         "training": f"{config.epochs} epochs, learning rate {config.learning_rate:g}, seed {config.seed}",
-        "time": f"{seconds:.0f} s",
+        "time": f"{run.seconds:.0f} s",
     }
