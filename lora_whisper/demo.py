@@ -104,12 +104,7 @@ def run_demo(
     before = evaluate(LoraWhisper(bank.backbone, proxies=proxies), test)
 
     say(f"3/6  training adapters for {', '.join(config.base)}, together")
-    adapters = [bank.add(tag, LoRAConfig(), seed=config.seed) for tag in config.base]
-    states = train_adapters(
-        bank, adapters, corpus, _training(config), folder / "base", monitor=_monitor(folder)
-    )
-    for tag in config.base:
-        bank.save(tag, folder / "adapters" / tag)
+    states = _train_base(bank, corpus, config, folder)
     keepsake = Keepsake(bank, test, folder / "adapters")
 
     say(f"4/6  adding {language(config.new).name}, warm-started from the most similar adapter")
@@ -207,6 +202,17 @@ def _speech(folder: Path, config: DemoConfig) -> tuple[Corpus, list[Utterance]]:
     }
     parts = {split: read_manifest(path) for split, path in manifests.items()}
     return Corpus(parts["train"], parts["dev"]), parts["test"]
+
+
+def _train_base(bank: AdapterBank, corpus: Corpus, config: DemoConfig, folder: Path) -> dict[str, TrackState]:
+    """Train and save the adapters of the base languages."""
+    adapters = [bank.add(tag, LoRAConfig(), seed=config.seed) for tag in config.base]
+    states = train_adapters(
+        bank, adapters, corpus, _training(config), folder / "base", monitor=_monitor(folder)
+    )
+    for tag in config.base:
+        bank.save(tag, folder / "adapters" / tag)
+    return states
 
 
 def _of(utterances: Sequence[Utterance], tag: str) -> list[Utterance]:

@@ -99,8 +99,8 @@ class KVCache:
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     """Attention output (B, H, L, D/H) of queries (B, H, L, D/H) over keys and values (B, H, S, D/H).
 
-    PyTorch's fused kernel, except where it is slow: training in bf16 on a CPU, its backward pass takes three
-    times as long as plain products up to about 512 positions (measured at S = 160).
+    PyTorch's fused kernel, except for training in bf16 on a CPU with few keys: its backward pass looked slow
+    there (docs/log.md).
     """
     explicit = query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
     if not explicit or key.shape[2] > LONGEST_EXPLICIT:
