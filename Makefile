@@ -40,7 +40,7 @@ bench: setup ## speed, as ratios measured side by side
 docs: setup ## docs/cli.md, from the commands' --help
 	$(BIN)/python scripts/cli_reference.py
 
-mini: setup ## train the bundled backbone again, from random weights (hours)
+mini: setup ## the bundled backbone from nothing, in hours: runs/mini
 	$(BIN)/python recipes/mini.py
 
 clean: ## remove what tools left behind; keeps .venv and runs

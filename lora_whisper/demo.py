@@ -33,11 +33,12 @@ from lora_whisper.evaluation.report import (
 )
 from lora_whisper.evaluation.results import EvaluationResult
 from lora_whisper.files import prepare_folder, write_json
-from lora_whisper.jobs import Corpus, Expansion, adapter_rows, add_language, similarity, train_adapters
+from lora_whisper.jobs import Corpus, adapter_rows, similarity, train_adapters
 from lora_whisper.languages import language
 from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.lora.layers import LoRAConfig
 from lora_whisper.model.checkpoint import load_backbone
+from lora_whisper.new_language import Expansion, add_language
 from lora_whisper.training.monitor import ConsoleMonitor, LogMonitor, Monitor, Monitors, TensorBoardMonitor
 from lora_whisper.training.state import TrackState
 from lora_whisper.training.trainer import TrainConfig

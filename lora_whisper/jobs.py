@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lora_whisper.audio import AudioContext
 from lora_whisper.data.batching import RowEncoder, RowSource, UtteranceRows, collate, plan_batches
+from lora_whisper.data.conditions import ROBUST, Condition
 from lora_whisper.data.manifest import Utterance
 from lora_whisper.decoding.search import decode
 from lora_whisper.errors import LoraWhisperError, TrainingError, UnknownLanguage
@@ -18,8 +19,7 @@ from lora_whisper.evaluation.normalizers import DEFAULT_NORMALIZER, normalize
 from lora_whisper.languages import normalize_tag
 from lora_whisper.lora.adapter import Adapter
 from lora_whisper.lora.bank import AdapterBank
-from lora_whisper.lora.expansion import adapter_candidates, language_similarity
-from lora_whisper.lora.layers import LoRAConfig
+from lora_whisper.lora.expansion import embedding_similarity, language_similarity
 from lora_whisper.model.checkpoint import Backbone
 from lora_whisper.training.methods import Track, language_lora
 from lora_whisper.training.monitor import Monitor
@@ -102,9 +102,10 @@ def train_adapters(
     tracks = []
     for adapter in adapters:
         part = corpus.of(adapter.tag)
-        rows = [adapter_rows(bank, adapter, utterances, report) for utterances in (part.train, part.dev)]
-        dev_rows[adapter.tag] = rows[1]
-        tracks.append(language_lora(adapter, rows[0], rows[1]))
+        condition = ROBUST if config.perturb else None
+        rows = adapter_rows(bank, adapter, part.train, report, condition, config.seed)
+        dev = dev_rows[adapter.tag] = adapter_rows(bank, adapter, part.dev, report)
+        tracks.append(language_lora(adapter, rows, dev))
 
     def validate(track: Track) -> dict[str, float]:
         rates = dev_error_rates(bank, bank[track.name], dev_rows[track.name], config.batch_s)
@@ -135,23 +136,23 @@ def data_fingerprint(utterances: Sequence[Utterance]) -> str:
 
 
 def adapter_rows(
-    bank: AdapterBank, adapter: Adapter, utterances: Sequence[Utterance], report: Report | None = None
-) -> UtteranceRows:
-    """Rows of utterances as an adapter is trained on them."""
-    context = cast("AudioContext", adapter.info.audio_context)
-    return _rows(bank.backbone, utterances, context, adapter.info.token_language, report)
-
-
-def _rows(
-    backbone: Backbone,
+    bank: AdapterBank,
+    adapter: Adapter,
     utterances: Sequence[Utterance],
-    context: AudioContext,
-    token_language: str,
-    report: Report | None,
+    report: Report | None = None,
+    condition: Condition | None = None,
+    seed: int = 0,
 ) -> UtteranceRows:
+    """Rows of utterances as an adapter is trained on them, under these recording conditions if any."""
+    context = cast("AudioContext", adapter.info.audio_context)
+    encoder = _encoder(bank.backbone, context)
+    token = adapter.info.token_language
+    return UtteranceRows(utterances, encoder, token, report or _raise, condition=condition, seed=seed)
+
+
+def _encoder(backbone: Backbone, context: AudioContext) -> RowEncoder:
     dims = backbone.model.dims
-    encoder = RowEncoder(backbone.tokenizer, dims.n_mels, context, dims.n_text_ctx)
-    return UtteranceRows(utterances, encoder, token_language, report or _raise)
+    return RowEncoder(backbone.tokenizer, dims.n_mels, context, dims.n_text_ctx)
 
 
 def _raise(utterance: Utterance, error: LoraWhisperError) -> None:
@@ -188,69 +189,28 @@ def similarity(
     report: Report | None = None,
 ) -> dict[str, float]:
     """Similarity of the utterances' language to each candidate (tag → Whisper code), most similar first."""
+    return language_similarity(backbone, candidates, _mels(_unlabelled(backbone, utterances, report)))
+
+
+def sound_similarity(
+    backbone: Backbone, utterances: Sequence[Utterance], report: Report | None = None
+) -> dict[str, dict[str, float]]:
+    """How alike the languages of the utterances sound to the encoder: see `embedding_similarity`."""
+    by_language: dict[str, list[Utterance]] = {}
+    for one in utterances:
+        by_language.setdefault(one.language, []).append(one)
+    batches = {tag: _mels(_unlabelled(backbone, ones, report)) for tag, ones in by_language.items()}
+    return embedding_similarity(backbone, batches)
+
+
+def _unlabelled(backbone: Backbone, utterances: Sequence[Utterance], report: Report | None) -> UtteranceRows:
+    """Rows of which the audio alone counts."""
     any_token = backbone.tokenizer.languages[0]
-    unlabelled = [replace(one, text="") for one in utterances]  # the audio alone counts
-    rows = _rows(backbone, unlabelled, backbone.audio_context, any_token, report)
-    return language_similarity(backbone, candidates, _mels(rows))
+    silent = [replace(one, text="") for one in utterances]
+    return UtteranceRows(silent, _encoder(backbone, backbone.audio_context), any_token, report or _raise)
 
 
 def _mels(rows: RowSource, batch_s: float = 120.0) -> Iterator[tuple[Tensor, Tensor | None]]:
     for indices in plan_batches(rows.durations_s, batch_s, seed=0, epoch=0):
         batch = collate([rows.row(i) for i in indices])
         yield batch.mel, batch.n_positions
-
-
-@dataclass(frozen=True)
-class Expansion:
-    """How a language was added.
-
-    Attributes:
-        adapter: the new one, trained.
-        similarity: to the languages that had an adapter before.
-        state: how the training went.
-    """
-
-    adapter: Adapter
-    similarity: Mapping[str, float]
-    state: TrackState
-
-
-def add_language(
-    bank: AdapterBank,
-    tag: str,
-    corpus: Corpus,
-    config: TrainConfig,
-    folder: Path,
-    *,
-    start: str | None = None,
-    lora: LoRAConfig | None = None,
-    monitor: Monitor | None = None,
-    report: Report | None = None,
-) -> Expansion:
-    """Train an adapter for a new language that starts from the adapter of a similar one (warm start).
-
-    Args:
-        bank: gets the new adapter; the others in it do not change by one bit.
-        tag: the new language.
-        corpus: its utterances.
-        config: how to train.
-        folder: for checkpoints.
-        start: language to start from; None for the most similar one.
-        lora: start from scratch with an adapter of this shape instead.
-        monitor: hears of steps and epochs.
-        report: hears of utterances that cannot be used.
-
-    Raises:
-        AdapterError: the language has an adapter already, or there is none to start from.
-        UnknownLanguage: no utterances, or no such language to start from.
-    """
-    part = corpus.of(tag)
-    found = similarity(bank.backbone, adapter_candidates(bank), part.train, report)
-    source = bank[start or next(iter(found))]
-    token = None if bank.has_token(tag) else source.info.token_language
-    if lora is not None:  # from scratch
-        adapter = bank.add(tag, lora, seed=config.seed, token_language=token)
-    else:
-        adapter = bank.add(tag, start=source.tag, token_language=token)
-    states = train_adapters(bank, [adapter], part, config, folder, monitor=monitor, report=report)
-    return Expansion(adapter, found, states[adapter.tag])

@@ -12,8 +12,9 @@ import numpy as np
 
 from lora_whisper.data import espeak
 from lora_whisper.data.batching import Row, RowEncoder, collate, plan_batches
-from lora_whisper.data.domains import draw_voice, find_domain
+from lora_whisper.data.domains import find_domain
 from lora_whisper.data.texts import TextSource
+from lora_whisper.data.voices import draw_voice
 from lora_whisper.decoding.search import decode
 from lora_whisper.evaluation.metrics import ErrorCounts, error_counts, units
 from lora_whisper.evaluation.normalizers import normalize

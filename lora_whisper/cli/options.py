@@ -128,6 +128,8 @@ class TrainingOptions:
     batch_seconds: float
     precision: Any
     patience: int | None
+    perturb: bool
+    spec_augment: bool
     seed: int
 
     def config(self) -> "TrainConfig":
@@ -144,6 +146,8 @@ class TrainingOptions:
             batch_s=self.batch_seconds,
             precision=self.precision,
             patience=self.patience,
+            perturb=self.perturb,
+            spec_augment=self.spec_augment,
             seed=self.seed,
         )
 
@@ -174,7 +178,7 @@ class OutputOptions:
     no_progress: bool
 
 
-def _gathered(name: str, kind: type, *options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def gathered(name: str, kind: type, *options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """A decorator that adds options to a command and hands them over as one `kind` named `name`."""
     keys = [field.name for field in fields(kind)]
 
@@ -192,7 +196,7 @@ def _gathered(name: str, kind: type, *options: Callable[[Command], Command]) -> 
     return decorate
 
 
-backbone_options = _gathered(
+backbone_options = gathered(
     "backbone",
     BackboneOptions,
     click.option(
@@ -204,7 +208,7 @@ backbone_options = _gathered(
     click.option("--device", default="auto", help="cpu, cuda, cuda:1, …; auto takes a GPU if there is one."),
 )
 
-training_options = _gathered(
+training_options = gathered(
     "training",
     TrainingOptions,
     click.option("--epochs", type=int, default=10, help="Passes over the training utterances."),
@@ -226,17 +230,21 @@ training_options = _gathered(
         type=int,
         help="Stop after so many epochs without progress.  [default: never]",
     ),
-    click.option("--seed", type=int, default=0, help="Of new weights, order of data, dropout."),
+    click.option(
+        "--perturb", is_flag=True, help="Train in other noise, echo, channel, loudness and speed each epoch."
+    ),
+    click.option("--spec-augment", is_flag=True, help="Hide bands and stretches of each spectrogram."),
+    click.option("--seed", type=int, default=0, help="Of new weights, order of data, dropout, perturbation."),
 )
 
-lora_options = _gathered(
+lora_options = gathered(
     "lora",
     LoRAOptions,
     click.option("--rank", type=int, default=32, help="Rank of the adapters."),
     click.option("--alpha", type=float, help="Updates are scaled by alpha / rank.  [default: the rank]"),
 )
 
-output_options = _gathered(
+output_options = gathered(
     "output",
     OutputOptions,
     click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object on stdout."),
@@ -251,7 +259,7 @@ def language_option(help: str, required: bool = False) -> Callable[[Command], Co
     )
 
 
-data_options = _gathered(
+data_options = gathered(
     "data",
     DataOptions,
     click.argument("manifest", type=FILE),

@@ -1,4 +1,4 @@
-"""`train` and `add-language`: from a manifest to adapters."""
+"""`train`: from a manifest to adapters."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ from lora_whisper.cli.options import (
     run_option,
     training_options,
 )
-from lora_whisper.errors import AdapterError, UsageError
+from lora_whisper.errors import AdapterError
 from lora_whisper.files import prepare_folder
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def train(
     """Train one adapter per language of MANIFEST."""
     corpus = data.corpus()
     tags = data.languages or tuple(corpus.languages)
-    _prepare(adapters, tags)
+    check_free(adapters, tags)
     run = prepare_folder(run or Path("runs") / f"train-{'+'.join(tags)}")
     from lora_whisper.jobs import train_adapters
 
@@ -61,68 +61,12 @@ def train(
     bank = backbone.bank(None)
     new = [bank.add(tag, shape, seed=training.seed, token_language=tokens.get(tag)) for tag in tags]
     with resumable(run):
-        monitor = _monitor(run, output)
-        states = train_adapters(bank, new, corpus, config, run, monitor=monitor, report=skipped)
-    _finish(bank, adapters, states, {"skipped": skipped.files}, output)
+        told = monitor(run, output)
+        states = train_adapters(bank, new, corpus, config, run, monitor=told, report=skipped)
+    finish(bank, adapters, states, {"skipped": skipped.files}, output)
 
 
-@click.command("add-language")
-@data_options
-@backbone_options
-@adapters_option
-@run_option
-@click.option(
-    "--method",
-    type=click.Choice(["warm-start", "scratch"]),
-    default="warm-start",
-    help="Start from the adapter of a similar language, or from a fresh one.",
-)
-@click.option("--start", metavar="TAG", help="Language to start from.  [default: the most similar one]")
-@training_options
-@output_options
-def add_language(
-    data: DataOptions,
-    backbone: BackboneOptions,
-    adapters: Path,
-    run: Path | None,
-    method: str,
-    start: str | None,
-    training: TrainingOptions,
-    output: OutputOptions,
-) -> None:
-    """Add one language of MANIFEST to the others.
-
-    The other adapters and the backbone stay as they are, byte for byte.
-    """
-    if start and method == "scratch":
-        raise UsageError("--start and --method scratch contradict each other; drop one of them")
-    corpus = data.corpus()
-    tag, *others = data.languages or corpus.languages
-    if others:
-        raise UsageError(f"one language at a time: choose with --language {tag} or {others[0]}")
-    _prepare(adapters, [tag])
-    run = prepare_folder(run or Path("runs") / f"add-{tag}")
-    from lora_whisper import jobs
-
-    config, skipped = training.config(), Skipped()
-    bank = backbone.bank(adapters)
-    shape = next(iter(bank)).config if method == "scratch" else None
-    with resumable(run):
-        monitor = _monitor(run, output)
-        expansion = jobs.add_language(
-            bank, tag, corpus, config, run, start=start, lora=shape, monitor=monitor, report=skipped
-        )
-    source = expansion.adapter.info.start
-    say(f"{tag} started from {source.language if source else 'scratch'}")
-    about = {
-        "start": source and source.language,
-        "similarity": dict(expansion.similarity),
-        "skipped": skipped.files,
-    }
-    _finish(bank, adapters, {tag: expansion.state}, about, output)
-
-
-def _prepare(adapters: Path, tags: Sequence[str]) -> None:
+def check_free(adapters: Path, tags: Sequence[str]) -> None:
     """Prove before any work that the new adapters can be saved and that there are none in their place."""
     prepare_folder(adapters)
     for tag in tags:
@@ -133,7 +77,8 @@ def _prepare(adapters: Path, tags: Sequence[str]) -> None:
             )
 
 
-def _monitor(run: Path, output: OutputOptions) -> "Monitor":
+def monitor(run: Path, output: OutputOptions) -> "Monitor":
+    """What is told of the training: a log, TensorBoard if it is installed, a progress bar if it is wanted."""
     from lora_whisper.errors import MissingExtra
     from lora_whisper.training.monitor import ConsoleMonitor, LogMonitor, Monitors, TensorBoardMonitor
 
@@ -147,7 +92,7 @@ def _monitor(run: Path, output: OutputOptions) -> "Monitor":
     return Monitors(*monitors)
 
 
-def _finish(
+def finish(
     bank: "AdapterBank",
     folder: Path,
     states: "dict[str, TrackState]",

@@ -5,7 +5,7 @@ The order depends on the seed and the epoch alone, so that a resumed run sees ex
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lora_whisper.audio import FRAMES_PER_POSITION, HOP_LENGTH, N_FRAMES, SAMPLE_RATE, AudioContext, features
+from lora_whisper.data.conditions import Condition, Effects
 from lora_whisper.data.manifest import Utterance
 from lora_whisper.errors import AudioError, LoraWhisperError, ManifestError
 from lora_whisper.languages import language
@@ -24,6 +25,9 @@ IGNORED = -100
 
 FRAMES_MULTIPLE, TOKENS_MULTIPLE = 32, 8
 """Batches are padded to these, so that few shapes occur: oneDNN compiles a kernel for each new one."""
+
+LONGEST_SLOWED_S = 25.0
+"""Utterances beyond it keep their speed, lest they outgrow the 30 s window."""
 
 FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
 
@@ -84,6 +88,10 @@ class RowSource(Protocol):
         """The row at `index`."""
 
 
+Segment = tuple[float, float, str]
+"""Start and end in seconds, and what is said between them."""
+
+
 @dataclass(frozen=True)
 class RowEncoder:
     """Turns audio and text into a `Row`.
@@ -103,23 +111,54 @@ class RowEncoder:
     max_tokens: int = 448
     learn_prompt: bool = False
 
-    def row(self, audio: NDArray[np.float32], text: str, token_language: str) -> Row:
+    def row(
+        self,
+        audio: NDArray[np.float32],
+        text: str,
+        token_language: str,
+        segments: Sequence[Segment] = (),
+        previous: str = "",
+    ) -> Row:
         """The row of one utterance.
+
+        Args:
+            audio: (n_samples,), 16 kHz.
+            text: what is said.
+            token_language: Whisper code of the language token.
+            segments: parts of the text with their times: the row is one with timestamps, `text` is not used.
+            previous: what was said before, as a prompt.
 
         Raises:
             AudioError: the audio is longer than 30 s.
             ManifestError: the text has more tokens than the decoder can hold.
         """
-        prompt = self.tokenizer.start_sequence(token_language)
+        tokenizer = self.tokenizer
         space = "" if language(token_language).unit == "character" else " "  # as Whisper writes them
-        tokens = (*prompt, *self.tokenizer.encode(space + text.strip()), self.tokenizer.eot)
+        past = [tokenizer.sot_prev, *tokenizer.encode(space + previous.strip())] if previous else []
+        start = tokenizer.start_sequence(token_language, timestamps=bool(segments))
+        content: list[int] = [] if segments else tokenizer.encode(space + text.strip())
+        for start_s, end_s, words in segments:
+            said = tokenizer.encode(space + words.strip())
+            content += [tokenizer.timestamp(start_s), *said, tokenizer.timestamp(end_s)]
+        tokens = (*past, *start, *content, tokenizer.eot)
         if len(tokens) > self.max_tokens:
             raise ManifestError(
                 f"text of {len(tokens)} tokens, over the limit of {self.max_tokens}: {text[:40]!r}…; "
                 "split the utterance"
             )
-        mel = features(audio, self.n_mels, self.context).half()
-        return Row(mel, tokens, 1 if self.learn_prompt else len(prompt))
+        n_prompt = len(past) + (1 if self.learn_prompt else len(start))
+        return Row(self._mel(audio), tokens, n_prompt)
+
+    def silent_row(self, audio: NDArray[np.float32], token_language: str = "") -> Row:
+        """The row of audio without speech: `<|nospeech|>` or, after the start sequence, nothing at all."""
+        tokenizer = self.tokenizer
+        if token_language:
+            start = tokenizer.start_sequence(token_language)
+            return Row(self._mel(audio), (*start, tokenizer.eot), len(start))
+        return Row(self._mel(audio), (tokenizer.sot, tokenizer.no_speech, tokenizer.eot), 1)
+
+    def _mel(self, audio: NDArray[np.float32]) -> Tensor:
+        return features(audio, self.n_mels, self.context).half()
 
 
 class FixedRows:
@@ -129,7 +168,7 @@ class FixedRows:
         self._rows = rows
         self.durations_s = [row.mel.shape[1] / FRAMES_PER_SECOND for row in rows]
 
-    def row(self, index: int) -> Row:
+    def row(self, index: int, epoch: int = 0) -> Row:  # noqa: ARG002  the same in all epochs
         """The row at `index`."""
         return self._rows[index]
 
@@ -143,6 +182,8 @@ class UtteranceRows:
         token_language: Whisper's language code for their language.
         report: is told of each utterance that cannot be used, and why.
         cache_bytes: memory for encoded rows; rows beyond it are encoded anew at each use.
+        condition: recording conditions to train for: each epoch hears each utterance in others.
+        seed: of the conditions.
 
     Attributes:
         utterances: the usable ones.
@@ -156,7 +197,10 @@ class UtteranceRows:
         token_language: str,
         report: Callable[[Utterance, LoraWhisperError], None],
         cache_bytes: int = 2 << 30,
+        condition: Condition | None = None,
+        seed: int = 0,
     ) -> None:
+        self._condition, self._seed = condition, seed
         self._encoder, self._token_language = encoder, token_language
         self.utterances: list[Utterance] = []
         self.durations_s: list[float] = []
@@ -169,14 +213,21 @@ class UtteranceRows:
                 cache_bytes -= row.mel.numel() * row.mel.element_size()
                 self.utterances.append(utterance)
                 self.durations_s.append(row.mel.shape[1] / FRAMES_PER_SECOND)
-                self._rows.append(row if cache_bytes >= 0 else None)
+                self._rows.append(row if cache_bytes >= 0 and not condition else None)
 
-    def row(self, index: int) -> Row:
-        """The row at `index`."""
-        return self._rows[index] or self._encode(self.utterances[index])
+    def row(self, index: int, epoch: int = 0) -> Row:
+        """The row at `index`, under the conditions of the epoch."""
+        if self._condition is None:
+            return self._rows[index] or self._encode(self.utterances[index])
+        effects = self._condition.draw(np.random.default_rng([self._seed, epoch, index]))
+        if self.durations_s[index] > LONGEST_SLOWED_S:
+            effects = replace(effects, speed=1.0)
+        return self._encode(self.utterances[index], effects)
 
-    def _encode(self, utterance: Utterance) -> Row:
-        return self._encoder.row(utterance.load(), utterance.text, self._token_language)
+    def _encode(self, utterance: Utterance, effects: Effects | None = None) -> Row:
+        audio = utterance.load()
+        heard = effects.apply(audio) if effects else audio
+        return self._encoder.row(heard, utterance.text, self._token_language)
 
     def _try(self, utterance: Utterance) -> Row | LoraWhisperError:
         try:

@@ -8,6 +8,7 @@ it would cost 2.3 ms more, for the library would list all voices first.
 
 import ctypes
 import importlib
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ _RETRIEVE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes
 _UNREPEATABLE = {"Reed", "caleb"}  # their breath noise is drawn from libc's rand(), shared with everybody
 _CRASHING = {"kl"}  # Greenlandic ends the process in espeak-ng 1.52
 _RENAMED = {"cmn": "zh", "no": "nb", "tl": "fil"}
+_DRAWN = "drawn"  # name of the file of a timbre
 _lock = threading.Lock()
 
 
@@ -41,6 +43,7 @@ class Voice:
 
     Args:
         variant: one of `variants()`, or "" for the language's own voice.
+        timbre: instead of a variant, lines of a voice file of one's own ("pitch 90 140", "formant 1 95 …").
         speed_wpm: words a minute, 80 to 450.
         pitch: base pitch, 0 to 99.
         pitch_range: liveliness of the melody, 0 (flat) to 99.
@@ -50,6 +53,7 @@ class Voice:
     speed_wpm: int = 175
     pitch: int = 50
     pitch_range: int = 50
+    timbre: str = ""
 
 
 def synthesise(text: str, language: str, voice: Voice | None = None) -> npt.NDArray[np.float32]:
@@ -69,9 +73,9 @@ def synthesise(text: str, language: str, voice: Voice | None = None) -> npt.NDAr
             chunks.append(ctypes.string_at(samples, 2 * count))
         return 0
 
-    name = _voice_name(language, voice.variant)
+    name = _voice_name(language, _DRAWN if voice.timbre else voice.variant)
     callback = _RETRIEVE(retrieve)  # must stay referenced while the library speaks
-    with _library(name) as (library, rate_hz):
+    with _library(name, voice.timbre) as (library, rate_hz):
         library.espeak_SetSynthCallback(callback)
         for parameter, value in (
             (_RATE, voice.speed_wpm),
@@ -158,13 +162,29 @@ def _data_folder() -> Path:
     return Path(demo_module("espeakng_loader").get_data_path())
 
 
+@cache
+def _writable_data_folder() -> tuple[Path, tempfile.TemporaryDirectory[str]]:
+    """A folder that shows the wheel's data and takes voice files of our own, as long as the process lives."""
+    keeper = tempfile.TemporaryDirectory(prefix="lora-whisper-voices-")
+    folder = Path(keeper.name)
+    for path in _data_folder().iterdir():
+        if path.name != "voices":
+            (folder / path.name).symlink_to(path)
+    (folder / "voices" / "!v").mkdir(parents=True)
+    return folder, keeper
+
+
 @contextmanager
-def _library(voice_name: str) -> Iterator[tuple[ctypes.CDLL, int]]:
+def _library(voice_name: str, timbre: str = "") -> Iterator[tuple[ctypes.CDLL, int]]:
     """Yield a freshly loaded library with its voice set, and its sampling rate; unload it afterwards."""
     with _lock:
+        data = _data_folder()
+        if timbre:
+            data, _ = _writable_data_folder()
+            (data / "voices" / "!v" / _DRAWN).write_text(f"language variant\nname {_DRAWN}\n{timbre}\n")
         library = ctypes.CDLL(demo_module("espeakng_loader").get_library_path())
         try:
-            rate_hz = library.espeak_Initialize(_SYNCHRONOUS, 0, str(_data_folder()).encode(), _DO_NOT_EXIT)
+            rate_hz = library.espeak_Initialize(_SYNCHRONOUS, 0, str(data).encode(), _DO_NOT_EXIT)
             library.espeak_ng_SetRandSeed(ctypes.c_long(1))
             library.espeak_SetVoiceByName(voice_name.encode())
             yield library, rate_hz

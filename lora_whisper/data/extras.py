@@ -1,4 +1,4 @@
-"""Libraries of the `demo` extra, imported when they are needed."""
+"""Libraries of the optional extras, imported when they are needed."""
 
 import importlib
 from types import ModuleType
@@ -6,16 +6,25 @@ from types import ModuleType
 from lora_whisper.errors import MissingExtra
 
 
-def demo_module(name: str) -> ModuleType:
-    """The module of that name.
+def optional_module(name: str, extra: str) -> ModuleType:
+    """The module of that name, which the extra of that name installs.
 
     Raises:
-        MissingExtra: the `demo` extra is not installed.
+        MissingExtra: it is not installed.
     """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:
         library = name.split(".", maxsplit=1)[0]
         raise MissingExtra(
-            f"synthetic speech needs {library}, which is not installed; pip install lora-whisper[demo]"
+            f"synthetic speech needs {library}, which is not installed; pip install lora-whisper[{extra}]"
         ) from None
+
+
+def demo_module(name: str) -> ModuleType:
+    """A module of the `demo` extra.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    return optional_module(name, "demo")

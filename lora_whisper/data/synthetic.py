@@ -15,9 +15,11 @@ import soundfile
 
 from lora_whisper.audio import SAMPLE_RATE
 from lora_whisper.data import espeak
-from lora_whisper.data.domains import draw_voice, find_domain
+from lora_whisper.data.conditions import ROBUST
+from lora_whisper.data.domains import find_domain
 from lora_whisper.data.manifest import Utterance, write_manifest
 from lora_whisper.data.texts import TextSource, check_split, stable_hash
+from lora_whisper.data.voices import draw_voice
 from lora_whisper.errors import OutputError, UnknownLanguage, UsageError
 from lora_whisper.files import prepare_folder
 from lora_whisper.languages import normalize_tag
@@ -39,6 +41,7 @@ class SyntheticSpeech:
         split: "train", "dev" or "test"; they share neither text nor voice.
         seed: another seed, other utterances.
         domain: "general" or "field".
+        perturbed: in the random conditions `ROBUST` instead of those of the domain.
 
     Raises:
         UsageError: no languages, no such split or domain.
@@ -46,9 +49,17 @@ class SyntheticSpeech:
         MissingExtra: the `demo` extra is not installed.
     """
 
-    def __init__(self, languages: Sequence[str], split: str, seed: int, domain: str = "general"):
+    def __init__(
+        self,
+        languages: Sequence[str],
+        split: str,
+        seed: int,
+        domain: str = "general",
+        perturbed: bool = False,
+    ):
         self.split, self.seed, self.domain = check_split(split), seed, domain
         self._domain = find_domain(domain)
+        self._condition = ROBUST if perturbed else self._domain.condition
         self._variants = self._domain.variants_of(split)
         self._sources = _text_sources(languages, split, self._domain.kinds)
         self.languages = tuple(self._sources)
@@ -65,7 +76,7 @@ class SyntheticSpeech:
         text = self._sources[language].text(rng).written
         voice, name = draw_voice(self._variants, rng)
         audio = espeak.synthesise(text, language, voice)
-        return self._domain.condition.apply(audio, rng), text, f"{language}-{name}"
+        return self._condition.apply(audio, rng), text, f"{language}-{name}"
 
 
 def prepare_synthetic(
@@ -76,6 +87,7 @@ def prepare_synthetic(
     out: str | Path,
     domain: str = "general",
     progress: Callable[[int, int], None] | None = None,
+    perturbed: bool = False,
 ) -> Path:
     """The manifest `out/SPLIT.jsonl` of freshly made speech, beside `out/audio/SPLIT/LANGUAGE/*.flac`.
 
@@ -87,6 +99,7 @@ def prepare_synthetic(
         out: folder to write to.
         domain: "general" or "field".
         progress: called with the number of utterances done and of all.
+        perturbed: with random noise, echo, channel, loudness and speed.
 
     Raises:
         UsageError: no such split or domain, or nothing to make.
@@ -95,7 +108,7 @@ def prepare_synthetic(
     """
     if utterances < 1:
         raise UsageError(f"{utterances} utterances for each language; ask for 1 or more")
-    speech = SyntheticSpeech(languages, split, seed, domain)
+    speech = SyntheticSpeech(languages, split, seed, domain, perturbed)
     out = prepare_folder(Path(out))
     manifest = out / f"{split}.jsonl"
     _remove(manifest)  # an older manifest must not describe newer audio

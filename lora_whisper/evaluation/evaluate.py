@@ -88,6 +88,8 @@ def _result(index: int, utterance: Utterance, outcome: Outcome, auto: bool) -> U
         predicted_language=transcript.language if auto else None,
         duration_s=transcript.duration_s,
         speaker=utterance.speaker,
+        audio=str(utterance.audio),
+        start_s=utterance.start_s,
     )
 
 

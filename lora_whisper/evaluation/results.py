@@ -21,7 +21,7 @@ _TEXT_OR_NULL = (str, type(None))
 
 @dataclass(frozen=True)
 class UtteranceResult:
-    """One utterance as it was and as it was heard."""
+    """One utterance as it was and as it was heard; `audio` and `start_s` say where its sound is, if known."""
 
     id: str
     language: str
@@ -30,6 +30,8 @@ class UtteranceResult:
     predicted_language: str | None
     duration_s: float
     speaker: str | None
+    audio: str = ""
+    start_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,8 @@ def _utterance(row: Any, where: str) -> UtteranceResult:
         predicted_language=_field(row, "predicted_language", _TEXT_OR_NULL, where),
         duration_s=float(_field(row, "duration_s", _NUMBER, where)),
         speaker=_field(row, "speaker", _TEXT_OR_NULL, where),
+        audio=_field(row, "audio", str, where) if "audio" in row else "",
+        start_s=float(_field(row, "start_s", _NUMBER, where)) if "start_s" in row else 0.0,
     )
 
 

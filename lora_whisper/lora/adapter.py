@@ -1,14 +1,16 @@
 """One language's adapter: its parts in all layers of the backbone, and what is known of it."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from lora_whisper.errors import AdapterError
-from lora_whisper.lora.layers import LoRAConfig, LoRALinear, LowRank
+from lora_whisper.lora.layers import Gate, LoRAConfig, LoRALinear, LowRank
+from lora_whisper.model.routing import Route
 
 _KINDS = {"query": "q", "key": "k", "value": "v"}
 
@@ -19,6 +21,20 @@ class Source:
 
     language: str
     fingerprint: str
+
+
+@dataclass(frozen=True)
+class Expert:
+    """An adapter that a mixture borrows, and its weight."""
+
+    language: str
+    fingerprint: str
+    weight: float
+
+
+Gating = Literal["fixed", "layer", "token"]
+"""Who weighs the adapters of a mixture: similarity once and for all, a factor learned in each layer, or a
+router learned in each layer that decides anew at every position."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +54,9 @@ class AdapterInfo:
         normalizer: text normaliser behind the scores.
         scores: such as {"dev_cer": 0.12}.
         start: the adapter it was warm-started from.
+        experts: the adapters that it borrows; empty for an ordinary adapter.
+        gating: who weighs the experts.
+        own_weight: weight of its own low-rank part beside the experts; 0 if it has none.
     """
 
     language: str
@@ -51,6 +70,9 @@ class AdapterInfo:
     normalizer: str | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     start: Source | None = None
+    experts: tuple[Expert, ...] = ()
+    gating: Gating = "fixed"
+    own_weight: float = 1.0
 
 
 @dataclass(eq=False)
@@ -62,12 +84,16 @@ class Adapter:
         config: its shape.
         parts: path of the layer → its part there, in the order of the model.
         info: what it is and where it comes from; replaced as training finds out more.
+        experts: the adapters that it borrows, in the order of `info.experts`.
+        gates: path of the layer → learned weights there, of a mixture that learns them.
     """
 
     slot: int
     config: LoRAConfig
     parts: dict[str, LowRank]
     info: AdapterInfo
+    experts: tuple["Adapter", ...] = ()
+    gates: dict[str, Gate] = field(default_factory=dict)
 
     @property
     def tag(self) -> str:
@@ -76,7 +102,20 @@ class Adapter:
 
     def parameters(self) -> list[nn.Parameter]:
         """Its own parameters, no other adapter's."""
-        return [parameter for part in self.parts.values() for parameter in (part.a, part.b)]
+        return list(self.named_parameters().values())
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Its own parameters: `encoder.blocks.0.attn.query.a` (R, in), `….b` (out, R), `….gate` (K, …)."""
+        found = {
+            f"{path}.{leaf}": getattr(part, leaf) for path, part in self.parts.items() for leaf in ("a", "b")
+        }
+        return found | {f"{path}.gate": gate.weight for path, gate in self.gates.items()}
+
+    @property
+    def route(self) -> Route:
+        """What a row of its language uses: itself, and the experts that it borrows."""
+        borrowed = zip(self.experts, self.info.experts, strict=True)
+        return ((self.slot, self.info.own_weight), *((one.slot, info.weight) for one, info in borrowed))
 
     @property
     def n_parameters(self) -> int:
@@ -84,14 +123,13 @@ class Adapter:
         return sum(parameter.numel() for parameter in self.parameters())
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its tensors by name, sharing memory: `encoder.blocks.0.attn.query.a` (R, in), `….b` (out, R)."""
-        pairs = ((path, part) for path, part in self.parts.items())
-        return {f"{path}.{leaf}": getattr(part, leaf).detach() for path, part in pairs for leaf in ("a", "b")}
+        """Its tensors by the names of its parameters, sharing memory."""
+        return {name: parameter.detach() for name, parameter in self.named_parameters().items()}
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of shape, names and values."""
-        return tensors_fingerprint(self.config, self.tensors())
+        """SHA-256 of shape, names and values, and of what it borrows."""
+        return tensors_fingerprint(self.config, self.tensors(), self.info.experts)
 
 
 def module_kind(path: str) -> str:
@@ -100,9 +138,13 @@ def module_kind(path: str) -> str:
     return _KINDS.get(leaf, leaf)
 
 
-def tensors_fingerprint(config: LoRAConfig, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of an adapter: its shape, its scale, the names and float32 values of its tensors."""
+def tensors_fingerprint(
+    config: LoRAConfig, tensors: Mapping[str, Tensor], experts: Sequence[Expert] = ()
+) -> str:
+    """SHA-256 of an adapter: its shape, its scale, names and float32 values of its tensors, its experts."""
     digest = hashlib.sha256(f"{config.rank} {float(config.alpha)!r}".encode())
+    for expert in experts:
+        digest.update(f"{expert.fingerprint} {expert.weight!r}".encode())
     for name in sorted(tensors):
         digest.update(name.encode())
         digest.update(tensors[name].detach().to("cpu", torch.float32).contiguous().numpy().data)
@@ -128,7 +170,7 @@ def parts_from(
     Raises:
         AdapterError: one is missing, has another shape, or is not finite.
     """
-    named = {name.rpartition(".")[0] for name in tensors}
+    named = {name.rpartition(".")[0] for name in tensors if not name.endswith(".gate")}
     parts = {}
     for path, layer in layers.items():
         if path in named:

@@ -9,19 +9,28 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lora_whisper.errors import AdapterError, BackboneMismatch, UnknownLanguage
+from lora_whisper.errors import AdapterError, BackboneMismatch, LoraWhisperError, UnknownLanguage
 from lora_whisper.languages import fallbacks, normalize_tag, whisper_code
-from lora_whisper.lora.adapter import Adapter, AdapterInfo, Source, fresh_parts, parts_from
-from lora_whisper.lora.layers import LoRAConfig, LoRALinear, LowRank
-from lora_whisper.lora.storage import adapter_folders, read_adapter, write_adapter
-from lora_whisper.model.routing import NO_ADAPTER, Routing
+from lora_whisper.lora.adapter import (
+    Adapter,
+    AdapterInfo,
+    Expert,
+    Gating,
+    Source,
+    fresh_parts,
+    parts_from,
+)
+from lora_whisper.lora.layers import Gate, LoRAConfig, LoRALinear, LowRank
+from lora_whisper.lora.mixture import flatten, fresh_gates, gates_from, updates_of
+from lora_whisper.lora.storage import StoredAdapter, adapter_folders, read_adapter, write_adapter
+from lora_whisper.model.routing import Route, Routing
 from lora_whisper.model.whisper import Linear, Whisper
 from lora_whisper.version import __version__
 
 if TYPE_CHECKING:
     from lora_whisper.model.checkpoint import Backbone
 
-__all__ = ["Adapter", "AdapterBank", "AdapterInfo", "Source"]
+__all__ = ["Adapter", "AdapterBank", "AdapterInfo", "Expert", "Gating", "Source"]
 
 
 class AdapterBank:
@@ -124,16 +133,92 @@ class AdapterBank:
             info, config, parts_from(self.layers, config, source.tensors(), f"adapter {source.tag}")
         )
 
+    def add_mixture(
+        self,
+        tag: str,
+        experts: Sequence[Expert],
+        config: LoRAConfig | None = None,
+        *,
+        gating: Gating = "fixed",
+        seed: int = 0,
+        token_language: str | None = None,
+    ) -> Adapter:
+        """A new adapter that borrows others: a LoRA mixture of experts.
+
+        Args:
+            tag: its language.
+            experts: which adapters of this bank, with their weights.
+            config: shape of its own low-rank part; None for a mixture of the experts alone.
+            gating: who weighs them; see `Gating`.
+            seed: of the random half of its own part.
+            token_language: as for `add`; by default its own, else that of the first expert.
+
+        Raises:
+            AdapterError: the language has an adapter, or an expert is missing or not the one that is meant.
+            UnknownLanguage: no such tag, or no token for the language.
+        """
+        tag = normalize_tag(tag)
+        borrowed = self._experts(tag, experts)
+        if not borrowed:
+            raise AdapterError(f"{tag}: a mixture needs at least one expert")
+        shape = config or replace(borrowed[0].config, dropout=0.0)
+        parts = fresh_parts(self.layers, shape, seed) if config else {}
+        info = AdapterInfo(
+            language=tag,
+            token_language=self._token_language(tag, token_language, borrowed[0]),
+            backbone=self.backbone.name,
+            backbone_fingerprint=self.backbone.fingerprint,
+            audio_context=borrowed[0].info.audio_context,
+            seed=seed,
+            package_version=__version__,
+            experts=tuple(experts),
+            gating=gating,
+            own_weight=1.0 if config else 0.0,
+        )
+        return self._install(info, shape, parts, borrowed, fresh_gates(self.layers, borrowed, parts, gating))
+
+    def add_flattened(self, tag: str, mixture: Adapter, rank: int | None = None) -> tuple[Adapter, float]:
+        """A mixture of this bank as a plain adapter under another tag, and what its reduction to `rank` lost.
+
+        Raises:
+            AdapterError: the tag has an adapter, or the mixture has a router for each position.
+        """
+        flat = flatten(mixture, rank)
+        info = replace(
+            mixture.info,
+            language=normalize_tag(tag),
+            experts=(),
+            gating="fixed",
+            own_weight=1.0,
+            start=Source(mixture.tag, mixture.fingerprint),
+        )
+        parts = parts_from(self.layers, flat.config, flat.tensors, f"adapter {mixture.tag}")
+        return self._install(info, flat.config, parts), flat.error
+
     def remove(self, tag: str) -> None:
         """Forget the adapter of exactly this language.
 
         Raises:
             UnknownLanguage: there is none.
+            AdapterError: a mixture borrows it.
         """
         adapter = self[tag]
+        borrowers = [one.tag for one in self if any(expert is adapter for expert in one.experts)]
+        if borrowers:
+            raise AdapterError(f"{adapter.tag} is an expert of {', '.join(borrowers)}; remove that first")
+        for path in adapter.gates:
+            del self.layers[path].gates[adapter.slot]
         for path in adapter.parts:
             del self.layers[path].adapters[adapter.slot]
         del self._adapters[adapter.tag]
+
+    def put_back(self, adapter: Adapter) -> Adapter:
+        """An adapter that was removed from this bank, in it again, with its parameters.
+
+        Raises:
+            AdapterError: its language has another adapter by now.
+        """
+        return self._install(adapter.info, adapter.config, adapter.parts, adapter.experts, adapter.gates)
 
     def route(self, languages: Sequence[str | None]) -> Routing | None:
         """Routing of each row of a batch to the adapter of its language or of the nearest parent.
@@ -147,10 +232,8 @@ class AdapterBank:
         Raises:
             UnknownLanguage: there is no adapter for one of them.
         """
-        slots = [NO_ADAPTER if tag is None else self.find(tag).slot for tag in languages]
-        if all(slot == NO_ADAPTER for slot in slots):
-            return None
-        return Routing.one_per_row(slots, self.backbone.model.device)
+        routes: list[Route] = [() if tag is None else self.find(tag).route for tag in languages]
+        return Routing.of(routes, self.backbone.model.device)
 
     def save(self, tag: str, folder: Path, dtype: torch.dtype = torch.float32) -> Path:
         """The adapter folder, written whole or not at all; PEFT reads it.
@@ -174,13 +257,10 @@ class AdapterBank:
             AdapterError: it is incomplete, damaged or does not fit, or the language has an adapter.
             BackboneMismatch: it was trained on another backbone.
         """
-        stored = read_adapter(folder, self.layers)
-        info = self._loaded_info(folder, stored.info, language, token_language)
-        parts = parts_from(self.layers, stored.config, stored.tensors, str(folder))
-        return self._install(info, stored.config, parts)
+        return self._load(folder, read_adapter(folder, self.layers), language, token_language)
 
     def load_all(self, root: Path) -> list[Adapter]:
-        """The adapters in the folders directly under `root`.
+        """The adapters in the folders directly under `root`: all, or none if one cannot be loaded.
 
         Raises:
             AdapterError: there are none, or one of them cannot be loaded.
@@ -188,7 +268,17 @@ class AdapterBank:
         folders = adapter_folders(root)
         if not folders:
             raise AdapterError(f"{root}: no adapters there; expected folders such as {root / 'pl'}")
-        return [self.load(folder) for folder in folders]
+        stored = [(folder, read_adapter(folder, self.layers)) for folder in folders]
+        stored.sort(key=lambda pair: bool(pair[1].info and pair[1].info.experts))  # mixtures last
+        loaded: list[Adapter] = []
+        try:
+            for folder, one in stored:
+                loaded.append(self._load(folder, one, None, None))
+        except LoraWhisperError:
+            for adapter in reversed(loaded):
+                self.remove(adapter.tag)
+            raise
+        return sorted(loaded, key=lambda adapter: adapter.tag)
 
     def tensors(self, tag: str) -> dict[str, Tensor]:
         """A copy of the adapter's tensors, for `restore`."""
@@ -213,22 +303,66 @@ class AdapterBank:
         Raises:
             UnknownLanguage: there is no adapter for it.
         """
-        slot = self[tag].slot
-        shared = {id(layer.adapters): layer.adapters for layer in self.layers.values()}  # not copied along
+        adapter = self[tag]
+        updates = updates_of(adapter)
+        shared = {id(held): held for layer in self.layers.values() for held in (layer.adapters, layer.gates)}
         merged = copy.deepcopy(self.backbone.model, shared)
         for path in self.layers:
             layer = merged.get_submodule(path)
             if isinstance(layer, LoRALinear):
-                merged.set_submodule(path, layer.to_linear(slot))
+                merged.set_submodule(path, layer.to_linear(updates.get(path)))
         return merged
 
-    def _install(self, info: AdapterInfo, config: LoRAConfig, parts: dict[str, LowRank]) -> Adapter:
+    def _load(
+        self, folder: Path, stored: StoredAdapter, language: str | None, token_language: str | None
+    ) -> Adapter:
+        info = self._loaded_info(folder, stored.info, language, token_language)
+        experts = self._experts(str(folder), info.experts)
+        parts = parts_from(self.layers, stored.config, stored.tensors, str(folder))
+        gates = gates_from(self.layers, stored.tensors, 1 + len(experts), str(folder)) if experts else {}
+        return self._install(info, stored.config, parts, experts, gates)
+
+    def _experts(self, where: str, wanted: Sequence[Expert]) -> tuple[Adapter, ...]:
+        """The adapters that a mixture borrows.
+
+        Raises:
+            AdapterError: one is missing, was changed, or is a mixture itself.
+        """
+        found = []
+        for expert in wanted:
+            adapter = self._adapters.get(expert.language)
+            if adapter is None:
+                raise AdapterError(f"{where}: its expert {expert.language} is missing; load that adapter too")
+            if adapter.fingerprint != expert.fingerprint:
+                raise AdapterError(
+                    f"{where}: its expert {expert.language} has changed since it was chosen (fingerprint "
+                    f"{adapter.fingerprint[:12]}, not {expert.fingerprint[:12]}); restore it or train again"
+                )
+            if adapter.experts:
+                raise AdapterError(
+                    f"{where}: its expert {expert.language} is a mixture itself; flatten it first"
+                )
+            found.append(adapter)
+        return tuple(found)
+
+    def _install(
+        self,
+        info: AdapterInfo,
+        config: LoRAConfig,
+        parts: dict[str, LowRank],
+        experts: tuple[Adapter, ...] = (),
+        gates: dict[str, Gate] | None = None,
+    ) -> Adapter:
         if info.language in self._adapters:
             raise AdapterError(f"there is an adapter for {info.language} already; remove it first")
-        slot = 1 + max((slot for layer in self.layers.values() for slot in layer.adapters), default=-1)
-        adapter = Adapter(slot, config, parts, info)
+        slots = (slot for layer in self.layers.values() for slot in (*layer.adapters, *layer.gates))
+        taken = max(slots, default=-1)  # by any bank over this backbone
+        slot = 1 + max(taken, max((one.slot for one in self), default=-1))
+        adapter = Adapter(slot, config, parts, info, experts, gates or {})
         for path, part in parts.items():
             self.layers[path].adapters[slot] = part
+        for path, gate in adapter.gates.items():
+            self.layers[path].gates[slot] = gate
         self._adapters[info.language] = adapter
         return adapter
 

@@ -4,6 +4,10 @@
 
 W₀ is frozen. Each adapter has its own A (R, in) and B (out, R), held as separate parameters, so that an
 optimiser step for one language cannot touch another one.
+
+A row may use several adapters: its own and experts that it borrows. Their weights gₖ come with the routing; a
+`Gate` of the row's own adapter may change them in its layer, for the whole layer or for each position.
+Experts are borrowed as they are: no gradient reaches them.
 """
 
 from dataclasses import dataclass
@@ -76,9 +80,25 @@ class LowRank:
         device = linear.weight.device
         return cls(nn.Parameter(a.to(device)), nn.Parameter(b.to(device)), config.scale, config.dropout)
 
-    def update(self) -> Tensor:
-        """The change of the weight, (α/r)·B·A in float32, (out, in)."""
-        return self.scale * (self.b.float() @ self.a.float())
+
+@dataclass(eq=False)
+class Gate:
+    """The learned weights of a mixture's adapters in one layer.
+
+    Attributes:
+        weight: (K,), factors on the routing's weights; or (K, in), a router: the softmax over the adapters
+            of weight · x + log g shares out the sum of the routing's weights g at each position.
+    """
+
+    weight: nn.Parameter
+
+    def __call__(self, x: Tensor, gates: Tensor) -> Tensor:
+        """Weights (B, 1 or L, K) for x (B, L, in), from those of the routing, (B, 1, K)."""
+        missing = gates.shape[-1] - self.weight.shape[0]
+        if self.weight.dim() == 1:
+            return gates * F.pad(self.weight, (0, missing))
+        scores = F.linear(x, F.pad(self.weight, (0, 0, 0, missing))).float() + gates.log()
+        return gates.sum(-1, keepdim=True) * scores.softmax(-1)
 
 
 class LoRALinear(Linear):
@@ -89,9 +109,11 @@ class LoRALinear(Linear):
     Attributes:
         adapters: slot of the bank → this layer's part of the adapter. A slot that is missing here (an adapter
             that leaves this layer alone) contributes nothing.
+        gates: slot of a mixture's own adapter → its learned weights here.
     """
 
     adapters: dict[int, LowRank]
+    gates: dict[int, Gate]
 
     @classmethod
     def from_linear(cls, linear: Linear) -> "LoRALinear":
@@ -101,16 +123,16 @@ class LoRALinear(Linear):
         layer.in_features, layer.out_features = linear.in_features, linear.out_features
         layer.weight, layer.bias = linear.weight, linear.bias
         layer.training = linear.training  # or dropout would act in a model that is in eval mode
-        layer.adapters = {}
+        layer.adapters, layer.gates = {}, {}
         return layer
 
-    def to_linear(self, slot: int | None = None) -> Linear:
-        """A plain layer with an adapter merged into the weight (in float32); without a slot, the original."""
+    def to_linear(self, update: Tensor | None = None) -> Linear:
+        """A plain layer with an update (out, in) merged into the weight in float32; without, the original."""
         linear = Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
         linear.weight, linear.bias = self.weight, self.bias
         linear.training = self.training
-        if slot is not None and slot in self.adapters:
-            merged = self.weight.float() + self.adapters[slot].update()
+        if update is not None:
+            merged = self.weight.float() + update
             linear.weight = nn.Parameter(merged.to(self.weight.dtype), requires_grad=False)
         return linear
 
@@ -128,7 +150,7 @@ class LoRALinear(Linear):
         return F.linear(low * part.scale, part.b)
 
     def _mixed(self, x: Tensor, routing: Routing) -> Tensor:
-        """Update (B, L, out) when rows differ: A and B gathered per row, two batched products."""
+        """Update (B, L, out) when rows differ or mix: A and B gathered per row, two batched products."""
         parts = [self.adapters.get(slot) for slot in routing.slots]
         rank = max(part.a.shape[0] for part in parts if part is not None)
         a = torch.stack([self._padded(part, rank)[0] for part in parts])  # (U, R, in)
@@ -136,13 +158,20 @@ class LoRALinear(Linear):
         scales = torch.tensor([part.scale if part else 0.0 for part in parts], device=x.device)
         dropouts = torch.tensor([part.dropout if part else 0.0 for part in parts], device=x.device)
 
-        rows, k = routing.positions.shape
-        flat = routing.positions.flatten()
-        a_rows = a[flat].view(rows, k * rank, -1)  # (B, K·R, in)
-        b_rows = b[flat].view(rows, k, -1, rank).transpose(1, 2).flatten(2)  # (B, out, K·R)
-        weights = (routing.weights * scales[routing.positions]).repeat_interleave(rank, 1)  # (B, K·R)
+        a_rows = _own_and_borrowed(a, routing.positions).flatten(1, 2)  # (B, K·R, in)
+        b_rows = _own_and_borrowed(b, routing.positions).transpose(1, 2).flatten(2)  # (B, out, K·R)
+        weights = self._weights(x, routing) * scales[routing.positions].unsqueeze(1)
         low = torch.bmm(self._drop(x, dropouts[routing.positions[:, 0]]), a_rows.transpose(1, 2))
-        return torch.bmm(low * weights.unsqueeze(1).to(low.dtype), b_rows.transpose(1, 2))
+        weighted = low * weights.repeat_interleave(rank, -1).to(low.dtype)
+        return torch.bmm(weighted, b_rows.transpose(1, 2))
+
+    def _weights(self, x: Tensor, routing: Routing) -> Tensor:
+        """Weight of each adapter of each row, (B, 1 or L, K), after the gate of the row, if any."""
+        weights = routing.weights.unsqueeze(1)
+        for owner in self.gates.keys() & set(routing.slots):
+            mine = (routing.adapter_ids[:, 0] == owner)[:, None, None]
+            weights = torch.where(mine, self.gates[owner](x, routing.weights.unsqueeze(1)), weights)
+        return weights
 
     def _padded(self, part: LowRank | None, rank: int) -> tuple[Tensor, Tensor]:
         """A (R, in) and B (out, R) of a part, filled with zeros up to `rank`."""
@@ -158,3 +187,9 @@ class LoRALinear(Linear):
             return x
         keep = 1 - rates[:, None, None]
         return x * (torch.rand_like(x) < keep) / keep
+
+
+def _own_and_borrowed(parts: Tensor, positions: Tensor) -> Tensor:
+    """The parts (U, …) at these positions (B, K), (B, K, …); only the first of each row can learn."""
+    own = parts[positions[:, :1]]
+    return own if positions.shape[1] == 1 else torch.cat([own, parts.detach()[positions[:, 1:]]], 1)

@@ -3,6 +3,7 @@
     adapter_config.json        PEFT's LoraConfig
     adapter_model.safetensors  base_model.model.model.encoder.layers.0.self_attn.q_proj.lora_A.weight …
     lora_whisper.json          AdapterInfo, and the fingerprint of the tensors
+    gates.safetensors          learned weights of a mixture of experts, by our names: `….gate`
 
 In memory the same tensor is called `encoder.blocks.0.attn.query.a`, (R, in), and its partner `….b`, (out, R).
 The same adapter always gives the same bytes.
@@ -22,17 +23,19 @@ from torch import Tensor
 from lora_whisper.errors import AdapterError, LoraWhisperError, OutputError
 from lora_whisper.files import replaced_folder, write_json
 from lora_whisper.languages import normalize_tag
-from lora_whisper.lora.adapter import AdapterInfo, Source, module_kind, tensors_fingerprint
+from lora_whisper.lora.adapter import AdapterInfo, Expert, Source, module_kind, tensors_fingerprint
 from lora_whisper.lora.layers import MODULES, LoRAConfig
 from lora_whisper.model.checkpoint import huggingface_name
 
 CONFIG_FILE = "adapter_config.json"
 TENSORS_FILE = "adapter_model.safetensors"
 INFO_FILE = "lora_whisper.json"
+GATES_FILE = "gates.safetensors"
 FORMAT = 1
 
 _PEFT_LEAVES = {"a": "lora_A.weight", "b": "lora_B.weight"}
 _PEFT_PREFIX = "base_model.model."
+_GATE = ".gate"
 
 # What PEFT can add to a LoRA; every other key is about training or about where the adapter goes.
 _UNSUPPORTED = (
@@ -97,17 +100,19 @@ def write_adapter(
     occupied = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
     if occupied and not (folder / CONFIG_FILE).exists():
         raise OutputError(f"{folder}: exists and is not an adapter; choose another output folder")
-    named = {
-        _peft_name(name): tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()
-    }
+    stored = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
+    gates = {name: tensor for name, tensor in stored.items() if name.endswith(_GATE)}
+    named = {_peft_name(name): tensor for name, tensor in stored.items() if name not in gates}
     described = {"format": FORMAT, **asdict(info)}
-    described["fingerprint"] = tensors_fingerprint(config, {n: t.to(dtype) for n, t in tensors.items()})
+    described["fingerprint"] = tensors_fingerprint(config, stored, info.experts)
     with replaced_folder(folder) as temporary:
         try:
             save_file(named, temporary / TENSORS_FILE, metadata={"format": "pt"})
+            if gates:
+                save_file(gates, temporary / GATES_FILE)
         except (OSError, SafetensorError) as error:
             raise OutputError(f"{folder}: cannot be written ({error}); is the disk full?") from None
-        write_json(temporary / CONFIG_FILE, _peft_config(config, info, tensors, modules))
+        write_json(temporary / CONFIG_FILE, _peft_config(config, info, stored.keys() - gates.keys(), modules))
         write_json(temporary / INFO_FILE, described)
     return folder
 
@@ -123,13 +128,16 @@ def read_adapter(folder: Path, modules: Collection[str]) -> StoredAdapter:
         AdapterError: a file is missing or damaged, or holds more than a plain LoRA of these layers.
     """
     values = _read_json(folder / CONFIG_FILE)
-    tensors = _read_tensors(folder / TENSORS_FILE, modules)
+    described = _read_json(folder / INFO_FILE) if (folder / INFO_FILE).exists() else None
+    info = _adapter_info(folder / INFO_FILE, described) if described is not None else None
+    alone = info is None or not info.experts
+    tensors = _read_tensors(folder / TENSORS_FILE, modules, may_be_empty=not alone)
     config = _lora_config(folder / CONFIG_FILE, values, tensors)
-    if not (folder / INFO_FILE).exists():
+    if info is None or described is None:
         return StoredAdapter(config, None, tensors)
-    described = _read_json(folder / INFO_FILE)
-    info = _adapter_info(folder / INFO_FILE, described)
-    if described.get("fingerprint") != tensors_fingerprint(config, tensors):
+    if info.experts and info.gating != "fixed":
+        tensors |= {name: t.to(torch.float32) for name, t in _load(folder / GATES_FILE).items()}
+    if described.get("fingerprint") != tensors_fingerprint(config, tensors, info.experts):
         raise AdapterError(
             f"{folder}: tensors or configuration are not those that {INFO_FILE} describes; "
             "the adapter is damaged or was edited: restore it from a copy"
@@ -187,23 +195,26 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _read_tensors(path: Path, modules: Collection[str]) -> dict[str, Tensor]:
-    """Tensors of the file under our names, float32."""
-    ours = {_peft_name(f"{module}.{leaf}"): f"{module}.{leaf}" for module in modules for leaf in _PEFT_LEAVES}
+def _load(path: Path) -> dict[str, Tensor]:
     try:
-        stored = load_file(path)
+        return load_file(path)
     except FileNotFoundError:
         raise AdapterError(f"{path}: missing; only safetensors are read, never pickles (.bin)") from None
     except (OSError, SafetensorError) as error:
         raise AdapterError(f"{path}: damaged ({error}); restore it from a copy") from None
+
+
+def _read_tensors(path: Path, modules: Collection[str], may_be_empty: bool) -> dict[str, Tensor]:
+    """Tensors of the file under our names, float32."""
+    ours = {_peft_name(f"{module}.{leaf}"): f"{module}.{leaf}" for module in modules for leaf in _PEFT_LEAVES}
     tensors = {}
-    for key, tensor in stored.items():
+    for key, tensor in _load(path).items():
         full_key = key.replace(_PEFT_PREFIX, f"{_PEFT_PREFIX}model.", 1)  # PEFT around a bare WhisperModel
         name = ours.get(key) or ours.get(full_key)
         if name is None:
             raise AdapterError(f"{path}: {key} does not belong to a LoRA of this backbone")
         tensors[name] = tensor.to(torch.float32)
-    if not tensors:
+    if not tensors and not may_be_empty:
         raise AdapterError(f"{path}: holds no tensors; restore it from a copy")
     return tensors
 
@@ -221,7 +232,10 @@ def _lora_config(path: Path, values: Mapping[str, Any], tensors: Mapping[str, Te
         dropout = float(values.get("lora_dropout") or 0.0)
         if values.get("use_rslora"):
             alpha *= rank**0.5  # rank-stabilised: α/√r in place of α/r
-        return LoRAConfig(rank, alpha, tuple(kind for kind in MODULES if kind in kinds), dropout)
+        modules = (
+            tuple(kind for kind in MODULES if kind in kinds) or MODULES
+        )  # experts alone: none of its own
+        return LoRAConfig(rank, alpha, modules, dropout)
     except (KeyError, TypeError, ValueError, LoraWhisperError) as error:
         raise AdapterError(f"{path}: not a LoRA configuration ({error!r}); restore it from a copy") from None
 
@@ -249,6 +263,7 @@ def _adapter_info(path: Path, values: Mapping[str, Any]) -> AdapterInfo:
         known["language"] = normalize_tag(known["language"])
         if known.get("start") is not None:
             known["start"] = Source(**known["start"])
+        known["experts"] = tuple(Expert(**expert) for expert in known.get("experts", ()))
         return AdapterInfo(**known)
     except (KeyError, TypeError, AttributeError, LoraWhisperError) as error:
         raise AdapterError(f"{path}: not about an adapter ({error}); restore it from a copy") from None

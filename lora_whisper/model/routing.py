@@ -11,6 +11,11 @@ NO_ADAPTER = -1
 """Slot of a row that uses the bare backbone inside a mixed batch."""
 
 
+Route = tuple[tuple[int, float], ...]
+"""What one row uses: slots of the adapter bank with their weights. The first is the row's own adapter, the
+others, if any, are experts that it borrows; a row without any uses the bare backbone."""
+
+
 @dataclass(frozen=True, eq=False)
 class Routing:
     """Row b of a batch uses adapters `adapter_ids[b]`, weighted by `gates[b]`.
@@ -31,6 +36,17 @@ class Routing:
         """Routing of each row to a single adapter with weight one."""
         ids = torch.tensor(slots, dtype=torch.int64, device=device).unsqueeze(1)
         return cls(ids, (ids != NO_ADAPTER).to(torch.float32))
+
+    @classmethod
+    def of(cls, routes: Sequence[Route], device: torch.device | str = "cpu") -> "Routing | None":
+        """Routing of each row by its route; None when no row uses an adapter."""
+        width = max(map(len, routes), default=0)
+        if not width:
+            return None
+        full = [(*route, *[(NO_ADAPTER, 0.0)] * (width - len(route))) for route in routes]
+        ids = torch.tensor([[slot for slot, _ in route] for route in full], dtype=torch.int64, device=device)
+        gates = torch.tensor([[gate for _, gate in route] for route in full], device=device)
+        return cls(ids, gates)
 
     @cached_property
     def slots(self) -> tuple[int, ...]:

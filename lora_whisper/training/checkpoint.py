@@ -111,7 +111,7 @@ def _restore(state: TrackState, tensors: Mapping[str, Tensor], position: Mapping
             parameter.copy_(tensors[f"{name}/now/{key}"])
             moments = {
                 kind: tensors[f"{name}/{kind}/{key}"].clone()
-                for kind in ("step", "exp_avg", "exp_avg_sq")
+                for kind in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
                 if f"{name}/{kind}/{key}" in tensors
             }
             if moments:

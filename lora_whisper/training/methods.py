@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lora_whisper.data.batching import Batch, RowSource
 from lora_whisper.lora.bank import Adapter
+from lora_whisper.model.routing import Route
 from lora_whisper.model.whisper import Whisper
 
 AuxiliaryLoss = Callable[[Tensor, Batch], Tensor]
@@ -27,28 +28,31 @@ class Track:
         parameters: by a name that is stable between runs.
         train: rows to learn from.
         dev: rows for the development loss; None if there are none.
-        slot: adapter that all its rows are routed to; None for the bare backbone.
+        route: adapters that all its rows are routed to; empty for the bare backbone.
         auxiliary: a further loss, for example CTC in pre-training.
+        token_weights: how much each token of the vocabulary counts in the loss, (V,); None: all the same.
     """
 
     name: str
     parameters: Mapping[str, nn.Parameter]
     train: RowSource
     dev: RowSource | None = None
-    slot: int | None = None
+    route: Route = ()
     auxiliary: AuxiliaryLoss | None = None
+    token_weights: Tensor | None = None
 
 
 def language_lora(adapter: Adapter, train: RowSource, dev: RowSource | None) -> Track:
     """The track of one language's own adapter: the method of the paper."""
-    parameters: dict[str, nn.Parameter] = {}
-    for path, part in adapter.parts.items():
-        parameters[f"{path}.a"], parameters[f"{path}.b"] = part.a, part.b
-    return Track(adapter.tag, parameters, train, dev, adapter.slot)
+    return Track(adapter.tag, adapter.named_parameters(), train, dev, adapter.route)
 
 
 def full(
-    model: Whisper, train: RowSource, dev: RowSource | None, auxiliary: nn.Module | None = None
+    model: Whisper,
+    train: RowSource,
+    dev: RowSource | None,
+    auxiliary: nn.Module | None = None,
+    token_weights: Tensor | None = None,
 ) -> Track:
     """The track of all weights of the backbone (full fine-tuning, pre-training), and of an auxiliary loss."""
     parameters = {name: p for name, p in model.named_parameters() if name != "encoder.positional_embedding"}
@@ -56,4 +60,4 @@ def full(
         parameters |= {f"auxiliary.{name}": p for name, p in auxiliary.named_parameters()}
     for parameter in parameters.values():
         parameter.requires_grad_(True)
-    return Track("full", parameters, train, dev, auxiliary=auxiliary)
+    return Track("full", parameters, train, dev, auxiliary=auxiliary, token_weights=token_weights)

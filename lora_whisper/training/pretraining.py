@@ -4,33 +4,26 @@ A connectionist temporal classification (CTC) head on the encoder helps attentio
 et al. 2016, arXiv 1609.06773); it is dropped afterwards, so that a plain Whisper remains.
 """
 
-import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lora_whisper.audio import N_SAMPLES, SAMPLE_RATE
-from lora_whisper.data.batching import IGNORED, Batch, FixedRows, Row, RowEncoder
+from lora_whisper.data.batching import IGNORED, Batch, FixedRows, RowEncoder
 from lora_whisper.data.domains import find_domain
-from lora_whisper.data.synthetic import SyntheticSpeech
 from lora_whisper.data.texts import TextSource
-from lora_whisper.languages import language
-from lora_whisper.model.checkpoint import Backbone, save_backbone
-from lora_whisper.model.tokenizer import train_tokenizer
+from lora_whisper.errors import UsageError
+from lora_whisper.model.checkpoint import Backbone, load_backbone, save_backbone
+from lora_whisper.model.tokenizer import Tokenizer, train_tokenizer
 from lora_whisper.model.whisper import ModelDimensions, Whisper
+from lora_whisper.training.curriculum import Curriculum, RowFactory
 from lora_whisper.training.methods import full
 from lora_whisper.training.monitor import Monitor
 from lora_whisper.training.trainer import TrainConfig, train
-
-CHUNK = 250
-"""Utterances that a worker synthesises at a time."""
 
 CTC_STRIDE = 2
 """The CTC loss looks at every second encoder position: 25 a second, at half the cost."""
@@ -42,26 +35,25 @@ class Pretraining:
 
     Attributes:
         languages: Whisper codes; each gets a token.
-        utterances: per language, for training.
         dev_utterances: per language, for the development loss.
-        joined: share of rows that are two to five utterances in a row, so that long audio is known too.
         n_text_tokens: size of the vocabulary without the special tokens.
         n_state: width of encoder and decoder.
         n_audio_layer: encoder blocks.
         n_text_layer: decoder blocks.
         ctc_weight: of the encoder's auxiliary loss.
+        language_weight: how much a language token counts in the loss, against 1 of any other token, in a
+            language with as many rows as the mean; those with fewer rows count more in proportion.
         seed: of weights, speech and order.
     """
 
     languages: tuple[str, ...]
-    utterances: int = 5000
     dev_utterances: int = 50
-    joined: float = 0.1
     n_text_tokens: int = 1024
     n_state: int = 192
     n_audio_layer: int = 4
     n_text_layer: int = 3
     ctc_weight: float = 0.3
+    language_weight: float = 1.0
     seed: int = 0
 
     def dimensions(self, n_vocab: int) -> ModelDimensions:
@@ -118,20 +110,74 @@ class CTCHead(nn.Module):
         return self.weight * loss
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A part of the pre-training: what is heard, and how it is learned."""
+
+    curriculum: Curriculum
+    config: TrainConfig
+
+
 def pretrain(
-    recipe: Pretraining, config: TrainConfig, folder: Path, monitor: Monitor | None = None
+    recipe: Pretraining,
+    stages: Sequence[Stage],
+    folder: Path,
+    monitor: Callable[[Path], Monitor] | None = None,
 ) -> Backbone:
-    """Make a backbone and write it to `folder/backbone`; an unfinished run in `folder` is resumed."""
+    """Make a backbone, each stage with the weights of the one before.
+
+    Args:
+        recipe: its geometry and vocabulary.
+        stages: what it hears, in order.
+        folder: stage n writes `stage-n/backbone`; finished stages are not repeated, unfinished ones resumed.
+        monitor: makes what is told of each step, from the folder of the stage.
+    """
     tokenizer = train_tokenizer(_texts(recipe), recipe.n_text_tokens, recipe.languages)
-    encoder = RowEncoder(tokenizer, n_mels=80, context="dynamic", learn_prompt=True)
-    dev = FixedRows(synthetic_rows(recipe, "dev", recipe.dev_utterances, encoder))
-    rows = FixedRows(synthetic_rows(recipe, "train", recipe.utterances, encoder))
-    model = Whisper(recipe.dimensions(tokenizer.n_vocab)).initialise(recipe.seed)
-    head = CTCHead(recipe.n_state, tokenizer.eot, recipe.ctc_weight, recipe.seed)
-    train(model, [full(model, rows, dev, head)], config, folder / "checkpoints", monitor=monitor)
-    backbone = Backbone(model.requires_grad_(False).eval(), tokenizer, "mini", audio_context="dynamic")
-    save_backbone(backbone, folder / "backbone")
+    backbone = None
+    for number, stage in enumerate(stages):
+        place = folder / f"stage-{number + 1}"
+        if (place / "backbone").exists():
+            backbone = load_backbone(place / "backbone")
+            tokenizer = backbone.tokenizer
+            continue
+        model = Whisper(recipe.dimensions(tokenizer.n_vocab)).initialise(recipe.seed)
+        if backbone is not None:
+            model.load_state_dict(backbone.model.state_dict())
+        told = monitor(place) if monitor else None
+        _train_stage(recipe, stage, recipe.seed + number, model, tokenizer, place, told)
+        backbone = Backbone(model.requires_grad_(False).eval(), tokenizer, "mini", audio_context="dynamic")
+        save_backbone(backbone, place / "backbone")
+    if backbone is None:
+        raise UsageError("pre-training without stages; name at least one")
     return backbone
+
+
+def _train_stage(
+    recipe: Pretraining,
+    stage: Stage,
+    seed: int,
+    model: Whisper,
+    tokenizer: Tokenizer,
+    folder: Path,
+    monitor: Monitor | None,
+) -> None:
+    encoder = RowEncoder(tokenizer, n_mels=80, context="dynamic", learn_prompt=True)
+    dev_counts = dict.fromkeys(recipe.languages, recipe.dev_utterances)
+    dev = FixedRows(RowFactory(stage.curriculum, "dev", seed, encoder).rows(dev_counts))
+    rows = FixedRows(RowFactory(stage.curriculum, "train", seed, encoder).rows(stage.curriculum.utterances))
+    head = CTCHead(recipe.n_state, tokenizer.eot, recipe.ctc_weight, recipe.seed)
+    weights = token_weights(tokenizer, stage.curriculum, recipe.language_weight)
+    track = full(model, rows, dev, head, weights)
+    train(model, [track], stage.config, folder / "checkpoints", monitor=monitor)
+
+
+def token_weights(tokenizer: Tokenizer, curriculum: Curriculum, language_weight: float) -> Tensor:
+    """Weight of each token in the loss, (V,): rare languages must be told from frequent ones too."""
+    weights = torch.ones(tokenizer.n_vocab)
+    mean = sum(curriculum.utterances.values()) / len(curriculum.utterances)
+    for tag, count in curriculum.utterances.items():
+        weights[tokenizer.language_token(tag)] = language_weight * max(1.0, mean / max(count, 1))
+    return weights
 
 
 def _texts(recipe: Pretraining) -> Iterator[str]:
@@ -140,53 +186,5 @@ def _texts(recipe: Pretraining) -> Iterator[str]:
     for tag in recipe.languages:
         source = TextSource(tag, "train", kinds)
         generator = np.random.default_rng(recipe.seed)
-        for _ in range(min(recipe.utterances, 2000)):
+        for _ in range(2000):
             yield " " + source.text(generator).written
-
-
-def synthetic_rows(recipe: Pretraining, split: str, count: int, encoder: RowEncoder) -> list[Row]:
-    """`count` rows of each language, the same for the same recipe, made on all cores."""
-    jobs = [
-        (recipe, split, tag, range(start, min(start + CHUNK, count)), encoder)
-        for tag in recipe.languages
-        for start in range(0, count, CHUNK)
-    ]
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        return [
-            Row(torch.from_numpy(mel), tokens, n_prompt)
-            for chunk in pool.map(_synthesise_chunk, jobs)
-            for mel, tokens, n_prompt in chunk
-        ]
-
-
-_Job = tuple[Pretraining, str, str, range, RowEncoder]
-
-
-def _synthesise_chunk(job: _Job) -> list[tuple[NDArray[np.float16], tuple[int, ...], int]]:
-    """Rows of one job, as arrays: they travel between processes without shared memory."""
-    recipe, split, tag, indices, encoder = job
-    torch.set_num_threads(1)
-    speech = SyntheticSpeech([tag], split, recipe.seed)
-    rows = []
-    for index in indices:
-        audio, text = joined_utterance(speech, tag, index, recipe)
-        row = encoder.row(audio, text, tag)
-        rows.append((row.mel.numpy(), row.tokens, row.n_prompt))
-    return rows
-
-
-def joined_utterance(
-    speech: SyntheticSpeech, tag: str, index: int, recipe: Pretraining
-) -> tuple[NDArray[np.float32], str]:
-    """Audio and text of one row: mostly a single utterance, sometimes up to five with pauses between."""
-    generator = np.random.default_rng([recipe.seed, index])
-    count = int(generator.integers(2, 6)) if generator.random() < recipe.joined else 1
-    audio, text, _ = speech.utterance(tag, index)
-    space = "" if language(tag).unit == "character" else " "
-    for part in range(1, count):
-        more, words, _ = speech.utterance(tag, 1_000_000 * part + index)
-        pause = np.zeros(int(generator.uniform(0.2, 0.8) * SAMPLE_RATE), np.float32)
-        if len(audio) + len(pause) + len(more) > N_SAMPLES - SAMPLE_RATE // 2:
-            break
-        audio, text = np.concatenate([audio, pause, more]), text + space + words
-    return audio, text

@@ -73,6 +73,11 @@ class TrackState:
         return self.stopped_early or self.step == len(self.plan)
 
     @property
+    def epoch(self) -> int:
+        """Of the next batch, counted from 0."""
+        return sum(end <= self.step for end in self.epoch_ends)
+
+    @property
     def at_epoch_end(self) -> bool:
         """Whether the step just done closed an epoch."""
         return self.step in self.epoch_ends

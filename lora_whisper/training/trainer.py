@@ -10,21 +10,25 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
+from zlib import crc32
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lora_whisper.data.augment import spec_augment
 from lora_whisper.data.batching import IGNORED, Batch, Row, collate, plan_batches
 from lora_whisper.errors import TrainingError, UsageError
-from lora_whisper.model.routing import NO_ADAPTER, Routing
+from lora_whisper.model.routing import Routing
 from lora_whisper.model.whisper import Whisper
 from lora_whisper.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from lora_whisper.training.methods import Track
 from lora_whisper.training.monitor import Monitor
+from lora_whisper.training.optimizers import new_optimizer
 from lora_whisper.training.state import EpochReport, StepReport, TrackState
 
 LENGTH_TOLERANCE = 0.75
@@ -46,7 +50,10 @@ class TrainConfig:
         precision: "bf16" autocast, "fp32", or "auto": bf16 where the hardware multiplies it natively.
         patience: stop a track after this many epochs without a better development score; None: never.
         save_every: steps between checkpoints, besides the end of each epoch.
-        seed: of the order of the data and of dropout.
+        perturb: hear each utterance in another noise, echo, channel, loudness and speed in each epoch.
+        spec_augment: hide bands and stretches of each spectrogram (SpecAugment).
+        optimizer: "adamw", or "muon" for whole backbones: see `optimizers`.
+        seed: of the order of the data, of dropout and of SpecAugment.
     """
 
     epochs: int = 10
@@ -59,6 +66,9 @@ class TrainConfig:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     patience: int | None = None
     save_every: int = 200
+    perturb: bool = False
+    spec_augment: bool = False
+    optimizer: Literal["adamw", "muon"] = "adamw"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -131,8 +141,8 @@ class _Trainer:
                 f"{track.name}: no training utterance can be used; check manifest, audio and --language"
             )
         config = self.config
-        optimizer = torch.optim.AdamW(
-            track.parameters.values(), config.learning_rate, weight_decay=config.weight_decay
+        optimizer = new_optimizer(
+            config.optimizer, track.parameters, config.learning_rate, config.weight_decay
         )
         plan: list[list[int]] = []
         ends: list[int] = []
@@ -167,11 +177,15 @@ class _Trainer:
 
     def _next_rows(self) -> dict[str, list[Row]]:
         """The next batch of every unfinished track."""
-        return {
-            state.track.name: [state.track.train.row(i) for i in state.plan[state.step]]
-            for state in self.states
-            if not state.finished
-        }
+        return {state.track.name: self._rows_of(state) for state in self.states if not state.finished}
+
+    def _rows_of(self, state: TrackState) -> list[Row]:
+        """The next batch of one track; what is hidden in it does not depend on the other tracks."""
+        rows = [state.track.train.row(i, state.epoch) for i in state.plan[state.step]]
+        if not self.config.spec_augment:
+            return rows
+        rng = np.random.default_rng([self.config.seed, state.step, crc32(state.track.name.encode())])
+        return [replace(row, mel=spec_augment(row.mel, rng)) for row in rows]
 
     def _update(
         self, active: list[TrackState], rows: dict[str, list[Row]]
@@ -306,11 +320,8 @@ def track_losses(
         sizes: rows of each track.
         batch: all rows.
     """
-    slots = [
-        NO_ADAPTER if t.slot is None else t.slot for t, n in zip(tracks, sizes, strict=True) for _ in range(n)
-    ]
-    routed = any(slot != NO_ADAPTER for slot in slots)
-    routing = Routing.one_per_row(slots, batch.mel.device) if routed else None
+    routes = [track.route for track, size in zip(tracks, sizes, strict=True) for _ in range(size)]
+    routing = Routing.of(routes, batch.mel.device)
     audio = model.encode(batch.mel, batch.n_positions, routing)
     hidden = model.decode(batch.tokens, model.new_cache(audio, batch.n_positions, routing), routing)
 
@@ -321,7 +332,8 @@ def track_losses(
         start += size
         learned = batch.labels[rows] != IGNORED
         logits = model.logits(hidden[rows][learned])  # no scores where there is no label
-        losses[track.name] = F.cross_entropy(logits.float(), batch.labels[rows][learned])
+        labels = batch.labels[rows][learned]
+        losses[track.name] = F.cross_entropy(logits.float(), labels, track.token_weights)
         if track.auxiliary is not None:
             losses[track.name] = losses[track.name] + track.auxiliary(audio[rows], part_of(batch, rows))
     return losses
@@ -339,7 +351,7 @@ def dev_loss(model: Whisper, track: Track, batch_s: float) -> float:
     if track.dev is None:
         raise UsageError(f"{track.name}: no development rows")
     total, n_tokens = 0.0, 0
-    plain = Track(track.name, {}, track.dev, slot=track.slot)
+    plain = Track(track.name, {}, track.dev, route=track.route)
     for indices in plan_batches(track.dev.durations_s, batch_s, seed=0, epoch=0):
         batch = collate([track.dev.row(i) for i in indices]).to(model.device)
         count = int((batch.labels != IGNORED).sum())

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from lora_whisper.data.domains import Condition, find_domain
+from lora_whisper.data.conditions import Condition
+from lora_whisper.data.domains import find_domain
 from lora_whisper.data.manifest import read_manifest
 from lora_whisper.data.synthetic import LANGUAGES, SyntheticSpeech, prepare_synthetic
 from lora_whisper.data.texts import SPLITS
@@ -85,7 +86,7 @@ def test_durations_and_levels(domain):
 def test_telephone_has_no_sound_outside_its_band_and_the_asked_noise():
     time_s = np.arange(16_000) / 16_000
     tones = sum(np.sin(2 * np.pi * hertz * time_s) for hertz in (100, 1000, 6000)).astype(np.float32)
-    band = Condition(band_hz=(300, 3400)).apply(tones, np.random.default_rng(0))
+    band = Condition(bands_hz=((300, 3400),)).apply(tones, np.random.default_rng(0))
     spectrum = np.abs(np.fft.rfft(band))
     assert spectrum[1000] > 100 * max(spectrum[100], spectrum[6000])
     noisy = Condition(gain_db=(0, 0), snr_db=(10, 10)).apply(tones, np.random.default_rng(0))

@@ -3,7 +3,12 @@ import torch
 from toy_whisper import toy_backbone, toy_bank
 
 from lora_whisper.errors import AdapterError
-from lora_whisper.lora.expansion import adapter_candidates, language_similarity
+from lora_whisper.lora.expansion import (
+    adapter_candidates,
+    adapter_similarity,
+    embedding_similarity,
+    language_similarity,
+)
 from lora_whisper.lora.layers import LoRAConfig
 from lora_whisper.model.language_id import detect_language
 
@@ -45,3 +50,41 @@ def test_nothing_to_compare_is_an_error() -> None:
         language_similarity(backbone, {}, batches(1))
     with pytest.raises(AdapterError, match="no utterances"):
         language_similarity(backbone, {"pl": "pl"}, [])
+
+
+def test_sound_is_most_alike_with_itself_and_symmetric() -> None:
+    backbone = toy_backbone()
+    found = embedding_similarity(backbone, {"pl": batches(2), "it": batches(3)[2:], "cy": batches(1)})
+    assert set(found) == {"pl", "it", "cy"} and found["pl"]["it"] == pytest.approx(found["it"]["pl"])
+    for tag, row in found.items():
+        assert row[tag] == pytest.approx(1) and all(-1.001 <= value <= 1.001 for value in row.values())
+
+
+def test_padding_does_not_change_the_sound() -> None:
+    backbone = toy_backbone()
+    mel = torch.randn(1, 8, 60, generator=torch.Generator().manual_seed(1))
+    padded = torch.nn.functional.pad(mel, (0, 40))
+    other = {"it": batches(2)}
+    plain = embedding_similarity(backbone, {"pl": [(mel, torch.tensor([30]))], **other})
+    longer = embedding_similarity(backbone, {"pl": [(padded, torch.tensor([30]))], **other})
+    assert longer["pl"]["it"] == pytest.approx(plain["pl"]["it"], abs=1e-4)
+
+
+def test_adapters_are_compared_by_their_whole_updates() -> None:
+    bank = toy_bank(toy_backbone(), {"pl": 4, "it": 2, "cy": 4})
+    found = adapter_similarity(bank)
+    whole = {
+        tag: torch.cat([(p.scale * (p.b @ p.a)).detach().flatten() for p in bank[tag].parts.values()])
+        for tag in bank.tags
+    }
+    for one in bank.tags:
+        for other in bank.tags:
+            expected = torch.cosine_similarity(whole[one], whole[other], dim=0)
+            assert found[one][other] == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_one_alone_cannot_be_compared() -> None:
+    with pytest.raises(AdapterError, match="two or more"):
+        embedding_similarity(toy_backbone(), {"pl": batches(1)})
+    with pytest.raises(AdapterError, match="two or more"):
+        adapter_similarity(toy_bank(toy_backbone(), {"pl": 2}))

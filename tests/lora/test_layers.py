@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lora_whisper.errors import UsageError
-from lora_whisper.lora.layers import LoRAConfig, LoRALinear, LowRank
+from lora_whisper.lora.layers import Gate, LoRAConfig, LoRALinear, LowRank
 from lora_whisper.model.routing import NO_ADAPTER, Routing
 from lora_whisper.model.whisper import Linear
 
@@ -47,6 +47,11 @@ def loop(layer: LoRALinear, x: Tensor, routing: Routing) -> Tensor:
                 y = y + gate * part.scale * (x[b] @ part.a.T @ part.b.T)
         rows.append(y)
     return torch.stack(rows)
+
+
+def update(layer: LoRALinear, slot: int) -> Tensor:
+    part = layer.adapters[slot]
+    return part.scale * (part.b.float() @ part.a.float())
 
 
 def mixture(ids: list[list[int]], gates: list[list[float]]) -> Routing:
@@ -126,22 +131,61 @@ def test_conversions_keep_the_mode(training: bool) -> None:
 def test_merged_equals_unmerged(slot: int) -> None:
     layer, x = make_layer(), inputs(2)
     before = layer.weight.clone()
-    merged = layer.to_linear(slot)(x)
+    merged = layer.to_linear(update(layer, slot))(x)
     torch.testing.assert_close(merged, layer(x, Routing.one_per_row([slot] * 2)), atol=1e-5, rtol=1e-5)
     assert (merged - layer(x)).abs().max() > 0.1  # the adapter does change something
     assert torch.equal(layer.weight, before)
 
 
-def test_merging_an_adapter_without_this_layer_changes_nothing() -> None:
+def test_without_an_update_the_weight_is_the_same_object() -> None:
     layer = make_layer()
-    assert layer.to_linear(2).weight is layer.weight
+    assert layer.to_linear().weight is layer.weight
+
+
+@pytest.mark.parametrize("kind", ["layer", "token"])
+def test_gates_weigh_the_adapters_of_their_owner_only(kind: str) -> None:
+    layer, x = make_layer(), inputs(3)
+    routing = mixture([[0, 1, 3], [1, 0, NO_ADAPTER], [3, 0, 1]], [[1.0, 0.7, 0.3], [1, 1, 0], [1, 1, 1]])
+    shape = (3,) if kind == "layer" else (3, IN)
+    layer.gates[0] = Gate(nn.Parameter(torch.randn(shape, generator=generator(5))))
+    found, plain = layer(x, routing), loop(layer, x, routing)
+    torch.testing.assert_close(found[1:], plain[1:])
+    expected = x[0] @ layer.weight.T + layer.bias
+    for position, vector in enumerate(x[0]):
+        if kind == "layer":
+            weights = torch.tensor([1.0, 0.7, 0.3]) * layer.gates[0].weight
+        else:
+            scores = layer.gates[0].weight @ vector + torch.tensor([1.0, 0.7, 0.3]).log()
+            weights = 2.0 * scores.softmax(0)
+        for slot, weight in zip((0, 1, 3), weights, strict=True):
+            expected[position] += weight * (update(layer, slot) @ vector)
+    torch.testing.assert_close(found[0], expected)
+
+
+def test_untrained_gates_leave_the_weights_of_the_routing() -> None:
+    routing = mixture([[0, 1], [0, NO_ADAPTER]], [[1.0, 0.4], [1.0, 0.0]])
+    for gate in (torch.ones(2), torch.zeros(2, IN)):
+        layer, x = make_layer(), inputs(2)
+        layer.gates[0] = Gate(nn.Parameter(gate))
+        torch.testing.assert_close(layer(x, routing), loop(layer, x, routing))
+
+
+def test_no_gradient_reaches_what_is_borrowed() -> None:
+    layer, x = make_layer(), inputs(2)
+    layer(x, mixture([[0, 1], [3, 0]], [[1.0, 0.5], [1.0, 0.5]])).sum().backward()
+    assert layer.adapters[1].b.grad is None or not layer.adapters[1].b.grad.any()
+    assert layer.adapters[0].b.grad is not None and layer.adapters[0].b.grad.any()
+    alone = make_layer()
+    alone(x, mixture([[0, NO_ADAPTER], [3, NO_ADAPTER]], [[1.0, 0], [1, 0]])).sum().backward()
+    torch.testing.assert_close(layer.adapters[0].b.grad, alone.adapters[0].b.grad)
 
 
 def test_merges_a_half_precision_layer_in_float32() -> None:
     layer = make_layer()
-    exact = layer.weight.half().float() + layer.adapters[0].update()
+    change = update(layer, 0)
+    exact = layer.weight.half().float() + change
     layer.half()
-    assert torch.equal(layer.to_linear(0).weight, exact.half())
+    assert torch.equal(layer.to_linear(change).weight, exact.half())
 
 
 def test_model_state_holds_no_adapter() -> None:

@@ -7,45 +7,25 @@ import torch
 from toy_whisper import toy_tokenizer
 
 from lora_whisper.data.batching import RowEncoder, collate
-from lora_whisper.data.synthetic import SyntheticSpeech
+from lora_whisper.errors import UsageError
 from lora_whisper.model.checkpoint import load_backbone
+from lora_whisper.training.curriculum import Curriculum
 from lora_whisper.training.pretraining import (
     CTC_STRIDE,
     CTCHead,
     Pretraining,
-    joined_utterance,
+    Stage,
     pretrain,
-    synthetic_rows,
+    token_weights,
 )
 from lora_whisper.training.trainer import TrainConfig
 
 RECIPE = Pretraining(
-    ("pl", "it"),
-    utterances=4,
-    dev_utterances=2,
-    n_text_tokens=300,
-    n_state=64,
-    n_audio_layer=1,
-    n_text_layer=1,
+    ("pl", "it"), dev_utterances=2, n_text_tokens=300, n_state=64, n_audio_layer=1, n_text_layer=1
 )
-
-
-def test_rows_are_the_same_at_every_call() -> None:
-    encoder = RowEncoder(toy_tokenizer(), 8, "dynamic", learn_prompt=True)
-    first, second = (synthetic_rows(RECIPE, "train", 3, encoder) for _ in range(2))
-    assert len(first) == 6
-    assert all(torch.equal(a.mel, b.mel) and a.tokens == b.tokens for a, b in zip(first, second, strict=True))
-
-
-def test_some_rows_are_several_utterances_with_pauses() -> None:
-    speech = SyntheticSpeech(["pl"], "train", 0)
-    single, _, _ = speech.utterance("pl", 0)
-    alone, text = joined_utterance(speech, "pl", 0, replace(RECIPE, joined=0.0))
-    assert np.array_equal(alone, single)
-    longer, more = joined_utterance(speech, "pl", 0, replace(RECIPE, joined=1.0))
-    assert more.startswith(text + " ") and len(longer) > len(single)
-    assert np.array_equal(longer[: len(single)], single)
-    assert all(len(joined_utterance(speech, "pl", i, RECIPE)[0]) <= 30 * 16_000 for i in range(20))
+STAGE = Stage(
+    Curriculum({"pl": 4, "it": 4}), TrainConfig(epochs=1, learning_rate=1e-3, batch_s=20, precision="fp32")
+)
 
 
 def test_the_ctc_loss_sees_text_tokens_and_real_positions_only() -> None:
@@ -72,10 +52,34 @@ def test_the_ctc_loss_sees_text_tokens_and_real_positions_only() -> None:
 
 
 def test_pretraining_writes_a_backbone_that_loads(tmp_path: Path) -> None:
-    config = TrainConfig(epochs=1, learning_rate=1e-3, batch_s=20, precision="fp32")
-    made = pretrain(RECIPE, config, tmp_path)
-    loaded = load_backbone(tmp_path / "backbone")
+    made = pretrain(RECIPE, [STAGE], tmp_path)
+    loaded = load_backbone(tmp_path / "stage-1" / "backbone")
     assert loaded.tokenizer.languages == ("pl", "it")
     assert loaded.audio_context == "dynamic"
     assert loaded.fingerprint == made.fingerprint
-    assert not any(parameter.requires_grad for parameter in made.model.parameters())
+
+
+def test_a_stage_starts_from_the_weights_of_the_one_before_and_finished_stages_are_not_repeated(
+    tmp_path: Path,
+) -> None:
+    first = pretrain(RECIPE, [STAGE], tmp_path)
+    nearly_frozen = replace(STAGE, config=replace(STAGE.config, learning_rate=1e-12, weight_decay=0.0))
+    second = pretrain(RECIPE, [STAGE, nearly_frozen], tmp_path)
+    assert not (tmp_path / "stage-1" / "backbone").samefile(tmp_path / "stage-2" / "backbone")
+    for name, weight in second.model.state_dict().items():
+        torch.testing.assert_close(
+            weight, first.model.state_dict()[name], atol=2e-3, rtol=0
+        )  # saved as float16
+
+
+def test_without_stages_there_is_no_backbone(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="stages"):
+        pretrain(RECIPE, [], tmp_path)
+
+
+def test_language_tokens_count_more_the_rarer_the_language() -> None:
+    tokenizer = toy_tokenizer()
+    weights = token_weights(tokenizer, Curriculum({"pl": 300, "it": 100}), 3.0)
+    assert weights[tokenizer.language_token("pl")] == 3.0
+    assert weights[tokenizer.language_token("it")] == 6.0
+    assert weights[tokenizer.eot] == 1.0

@@ -54,7 +54,11 @@ class Bench:
 
     def track(self, slot: int, dev: bool = True) -> Track:
         return Track(
-            f"l{slot}", self.parameters[slot], rows(slot), rows(100 + slot, 4) if dev else None, slot
+            f"l{slot}",
+            self.parameters[slot],
+            rows(slot),
+            rows(100 + slot, 4) if dev else None,
+            ((slot, 1.0),),
         )
 
     def values(self, slot: int) -> dict[str, torch.Tensor]:

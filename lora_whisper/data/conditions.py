@@ -1,0 +1,140 @@
+"""What happens to speech between mouth and file: speed, echo, noise, channel, gain."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+from lora_whisper.audio import SAMPLE_RATE
+
+Samples = npt.NDArray[np.float32]
+
+_EDGE_HZ = 100.0
+_MIN_SPEED_CHANGE = 0.005
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A range of recording conditions; each recording draws its own from it.
+
+    Args:
+        gain_db: lowest and highest gain, from a peak of 0.95.
+        bands_hz: channels, one of which is drawn, each from its lowest to its highest frequency.
+        snr_db: lowest and highest ratio of speech to added noise.
+        noise_slopes: how steeply the power of the noise falls with frequency f, as 1/f^slope: 0 is white
+            noise, 1 pink, 2 brown.
+        reverberation_s: shortest and longest time in which the echo fades by 60 dB.
+        speed: slowest and fastest playback; pitch and formants move along.
+        chance: probability of each of these effects, except the gain.
+    """
+
+    gain_db: tuple[float, float] = (-12.0, 0.0)
+    bands_hz: tuple[tuple[float, float], ...] = ()
+    snr_db: tuple[float, float] | None = None
+    noise_slopes: tuple[float, float] = (0.0, 0.0)
+    reverberation_s: tuple[float, float] | None = None
+    speed: tuple[float, float] | None = None
+    chance: float = 1.0
+
+    def draw(self, rng: np.random.Generator) -> "Effects":
+        """The conditions of one recording."""
+
+        def chosen(limits: tuple[float, float] | None) -> float | None:
+            return float(rng.uniform(*limits)) if limits and rng.random() < self.chance else None
+
+        has_band = self.bands_hz and rng.random() < self.chance
+        return Effects(
+            gain_db=float(rng.uniform(*self.gain_db)),
+            band_hz=self.bands_hz[int(rng.integers(len(self.bands_hz)))] if has_band else None,
+            snr_db=chosen(self.snr_db),
+            noise_slope=float(rng.uniform(*self.noise_slopes)),
+            reverberation_s=chosen(self.reverberation_s),
+            speed=chosen(self.speed) or 1.0,
+            seed=int(rng.integers(1 << 32)),
+        )
+
+    def apply(self, audio: Samples, rng: np.random.Generator) -> Samples:
+        """The audio (n_samples,) under conditions drawn from this range."""
+        return self.draw(rng).apply(audio)
+
+
+@dataclass(frozen=True)
+class Effects:
+    """The conditions of one recording; see `Condition`.
+
+    Args:
+        seed: of the noise and the echo.
+    """
+
+    gain_db: float = 0.0
+    band_hz: tuple[float, float] | None = None
+    snr_db: float | None = None
+    noise_slope: float = 0.0
+    reverberation_s: float | None = None
+    speed: float = 1.0
+    seed: int = 0
+
+    def apply(self, audio: Samples) -> Samples:
+        """The audio (n_samples,) as it arrives, float32 in [-1, 1], shorter by the factor `speed`."""
+        rng = np.random.default_rng(self.seed)
+        sound = audio.astype(np.float64)
+        if abs(self.speed - 1) > _MIN_SPEED_CHANGE:
+            sound = soxr.resample(sound, SAMPLE_RATE, SAMPLE_RATE / self.speed)
+        if self.reverberation_s:
+            sound = _reverberant(sound, self.reverberation_s, rng)
+        if self.snr_db is not None:
+            noise = coloured_noise(len(sound), self.noise_slope, rng)
+            sound = sound + noise * np.sqrt(np.mean(sound**2)) * 10 ** (-self.snr_db / 20)
+        if self.band_hz:
+            sound = _band_limited(sound, *self.band_hz)
+        peak = max(float(np.abs(sound).max(initial=0.0)), 1e-9)
+        return (sound * (0.95 / peak) * 10 ** (self.gain_db / 20)).astype(np.float32)
+
+
+ROBUST = Condition(
+    gain_db=(-24.0, 0.0),
+    bands_hz=((300.0, 3400.0), (50.0, 7000.0), (100.0, 4000.0), (200.0, 5500.0)),
+    snr_db=(5.0, 30.0),
+    noise_slopes=(0.0, 2.0),
+    reverberation_s=(0.08, 0.5),
+    speed=(0.9, 1.1),
+    chance=0.4,
+)
+"""Conditions to train for robustness in: each effect in two recordings of five."""
+
+
+def coloured_noise(n_samples: int, slope: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Noise (n_samples,) of unit power that falls as 1/f^slope: 0 is white, 1 pink, 2 brown."""
+    padded = _fast_length(n_samples)
+    spectrum = rng.standard_normal(padded // 2 + 1) + 1j * rng.standard_normal(padded // 2 + 1)
+    frequencies = np.fft.rfftfreq(padded, 1 / SAMPLE_RATE)
+    spectrum *= np.maximum(frequencies, 50.0) ** (-slope / 2)  # flat below 50 Hz, or all power were there
+    noise = np.fft.irfft(spectrum, padded)[:n_samples]
+    return noise / max(float(np.sqrt(np.mean(noise**2))), 1e-12)
+
+
+def _reverberant(
+    sound: npt.NDArray[np.float64], time_s: float, rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """The sound in a room: itself and, 6 dB weaker, its echo, a noise that fades by 60 dB in `time_s`."""
+    tail = np.arange(int(time_s * SAMPLE_RATE))
+    response = rng.standard_normal(len(tail)) * 10 ** (-3 * tail / max(len(tail), 1))
+    response *= 0.5 / max(float(np.sqrt(np.sum(response**2))), 1e-12)
+    response[:1] = 1.0
+    padded = _fast_length(len(sound) + len(response))
+    echoed = np.fft.irfft(np.fft.rfft(sound, padded) * np.fft.rfft(response, padded), padded)
+    return echoed[: len(sound)]
+
+
+def _band_limited(sound: npt.NDArray[np.float64], low_hz: float, high_hz: float) -> npt.NDArray[np.float64]:
+    padded = _fast_length(len(sound))
+    frequencies = np.fft.rfftfreq(padded, 1 / SAMPLE_RATE)
+    distance = np.minimum(frequencies - low_hz, high_hz - frequencies)
+    passed = np.clip(0.5 + distance / _EDGE_HZ, 0, 1)
+    return np.fft.irfft(np.fft.rfft(sound, padded) * passed)[: len(sound)]
+
+
+def _fast_length(n_samples: int) -> int:
+    """A length from `n_samples` on that has no large prime factors, for which the FFT is slow."""
+    return max(-(-n_samples // 4096), 1) * 4096

@@ -1,0 +1,183 @@
+"""What a backbone hears in a stage of its pre-training: rows of synthetic speech, by a recipe of shares."""
+
+import multiprocessing
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lora_whisper.audio import N_SAMPLES, SAMPLE_RATE
+from lora_whisper.data import espeak
+from lora_whisper.data.batching import Row, RowEncoder, Segment
+from lora_whisper.data.conditions import ROBUST, Condition, coloured_noise
+from lora_whisper.data.domains import find_domain
+from lora_whisper.data.texts import TextSource, stable_hash
+from lora_whisper.data.voices import draw_timbre, draw_voice
+from lora_whisper.data.words import sentence
+from lora_whisper.languages import language
+
+CHUNK = 250
+"""Rows that a worker makes at a time."""
+
+Samples = NDArray[np.float32]
+
+_MOST_JOINED = 6
+_PAUSE_S = (0.1, 1.2)
+_LEAD_S = 1.5
+_AUDIBLE = 0.02  # of the peak
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """How many rows a stage has, and which share of them has which property.
+
+    Attributes:
+        utterances: training rows of each language.
+        joined: several utterances in a row, with pauses between.
+        words: sentences of random words, in the languages of `word_languages`.
+        timbres: spoken by a random timbre instead of a voice variant of the training split.
+        perturbed: in the conditions `ROBUST`.
+        timestamped: with the times of their utterances.
+        prompted: with another text as what was said before.
+        extended: with silence before or behind, so that short speech stands in long contexts too.
+        silent: noise or nothing; beside the rows of speech.
+        word_languages: which languages have sentences of random words.
+    """
+
+    utterances: Mapping[str, int]
+    joined: float = 0.1
+    words: float = 0.0
+    timbres: float = 0.0
+    perturbed: float = 0.0
+    timestamped: float = 0.0
+    prompted: float = 0.0
+    extended: float = 0.0
+    silent: float = 0.0
+    word_languages: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class RowFactory:
+    """Makes the rows of a curriculum: row number i of a language is a pure function of the arguments.
+
+    Attributes:
+        curriculum: what they are like.
+        split: "train" or "dev"; the texts and voices of "test" are not used for training.
+        seed: another seed, other rows.
+        encoder: of the backbone.
+    """
+
+    curriculum: Curriculum
+    split: str
+    seed: int
+    encoder: RowEncoder
+
+    def rows(self, counts: Mapping[str, int]) -> list[Row]:
+        """So many rows of each language and the silent ones beside them, made on all cores."""
+        n_silent = int(self.curriculum.silent * sum(counts.values()))
+        jobs = [
+            (self, tag, range(start, min(start + CHUNK, count)))
+            for tag, count in {**counts, "": n_silent}.items()
+            for start in range(0, count, CHUNK)
+        ]
+        with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+            return [
+                Row(torch.from_numpy(mel), tokens, n_prompt)
+                for chunk in pool.map(_make, jobs)
+                for mel, tokens, n_prompt in chunk
+            ]
+
+    def row(self, tag: str, index: int) -> Row:
+        """Row `index` of a language, or of silence if the tag is empty."""
+        rng = np.random.default_rng(stable_hash(f"{tag}|{self.split}|{self.seed}|{index}"))
+        if not tag:
+            return self._silent(rng)
+        recipe = self.curriculum
+        count = int(rng.integers(2, _MOST_JOINED + 1)) if rng.random() < recipe.joined else 1
+        utterances = [self._utterance(tag, rng) for _ in range(count)]
+        audio, segments = joined(utterances, rng, extend=rng.random() < recipe.extended)
+        condition = ROBUST if rng.random() < recipe.perturbed else Condition()
+        effects = condition.draw(rng)
+        audio = effects.apply(audio)[:N_SAMPLES]
+        segments = [(start / effects.speed, end / effects.speed, text) for start, end, text in segments]
+        space = "" if language(tag).unit == "character" else " "
+        return self.encoder.row(
+            audio,
+            space.join(text for _, _, text in segments),
+            tag,
+            segments if rng.random() < recipe.timestamped else (),
+            self._text(tag, rng) if rng.random() < recipe.prompted else "",
+        )
+
+    def _text(self, tag: str, rng: np.random.Generator) -> str:
+        recipe = self.curriculum
+        if tag in recipe.word_languages and rng.random() < recipe.words:
+            return sentence(tag, self.split, rng)
+        return TextSource(tag, self.split, find_domain("general").kinds).text(rng).written
+
+    def _utterance(self, tag: str, rng: np.random.Generator) -> tuple[Samples, str]:
+        text = self._text(tag, rng)
+        voice, _ = draw_voice(find_domain("general").variants_of(self.split), rng)
+        if rng.random() < self.curriculum.timbres:
+            voice = espeak.Voice("", voice.speed_wpm, voice.pitch, voice.pitch_range, draw_timbre(rng))
+        return espeak.synthesise(text, tag, voice), text
+
+    def _silent(self, rng: np.random.Generator) -> Row:
+        """Noise of any colour and loudness or digital silence, 0.5 to 20 s."""
+        n_samples = int(SAMPLE_RATE * 0.5 * 40 ** rng.random())
+        noise = coloured_noise(n_samples, rng.uniform(0, 2.5), rng) * 10 ** rng.uniform(-4, -0.8)
+        audio = (
+            noise.clip(-1, 1).astype(np.float32) if rng.random() < 0.8 else np.zeros(n_samples, np.float32)
+        )
+        tags = list(self.curriculum.utterances)
+        return self.encoder.silent_row(
+            audio, tags[int(rng.integers(len(tags)))] if rng.random() < 0.5 else ""
+        )
+
+
+def joined(
+    utterances: list[tuple[Samples, str]], rng: np.random.Generator, extend: bool = False
+) -> tuple[Samples, list[Segment]]:
+    """The utterances in a row with pauses between, as many as fit into 27 s, and when each is audible.
+
+    Args:
+        utterances: samples and texts.
+        rng: of the pauses.
+        extend: with silence before and behind.
+    """
+    parts = [_silence(rng.uniform(0, _LEAD_S))] if extend else []
+    segments: list[Segment] = []
+    position = sum(map(len, parts))
+    for audio, text in utterances:
+        pause = _silence(rng.uniform(*_PAUSE_S) if segments else 0)
+        if segments and position + len(pause) + len(audio) > 0.9 * N_SAMPLES:
+            break
+        first, last = audible(audio)
+        position += len(pause)
+        segments.append(((position + first) / SAMPLE_RATE, (position + last) / SAMPLE_RATE, text))
+        position += len(audio)
+        parts += [pause, audio]
+    if extend:
+        parts.append(_silence(rng.uniform(0, 0.9 * N_SAMPLES - position) / SAMPLE_RATE * rng.random() ** 3))
+    return np.concatenate(parts)[: int(0.9 * N_SAMPLES)], segments
+
+
+def audible(audio: Samples) -> tuple[int, int]:
+    """Where the speech in the audio (n_samples,) begins and ends."""
+    loud = np.flatnonzero(np.abs(audio) > _AUDIBLE * np.abs(audio).max(initial=0.0))
+    return (int(loud[0]), int(loud[-1]) + 1) if len(loud) else (0, len(audio))
+
+
+def _silence(duration_s: float) -> Samples:
+    return np.zeros(max(int(duration_s * SAMPLE_RATE), 0), np.float32)
+
+
+def _make(job: tuple[RowFactory, str, range]) -> list[tuple[NDArray[np.float16], tuple[int, ...], int]]:
+    """Rows of one job, as arrays: they travel between processes without shared memory."""
+    factory, tag, indices = job
+    torch.set_num_threads(1)
+    rows = (factory.row(tag, index) for index in indices)
+    return [(row.mel.numpy(), row.tokens, row.n_prompt) for row in rows]

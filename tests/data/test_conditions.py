@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+from lora_whisper.audio import SAMPLE_RATE
+from lora_whisper.data.conditions import ROBUST, Condition, Effects, coloured_noise
+
+
+def tone(hertz: float = 1000.0, duration_s: float = 1.0) -> np.ndarray:
+    time_s = np.arange(int(duration_s * SAMPLE_RATE)) / SAMPLE_RATE
+    return np.sin(2 * np.pi * hertz * time_s).astype(np.float32)
+
+
+def test_faster_is_shorter_and_higher():
+    heard = Effects(speed=1.25).apply(tone())
+    assert len(heard) == pytest.approx(SAMPLE_RATE / 1.25, abs=2)
+    spectrum = np.abs(np.fft.rfft(heard))
+    assert np.argmax(spectrum) * SAMPLE_RATE / len(heard) == pytest.approx(1250, abs=5)
+
+
+def test_an_echo_outlives_the_sound_and_fades():
+    click = np.zeros(SAMPLE_RATE, np.float32)
+    click[100] = 1
+    heard = Effects(reverberation_s=0.3).apply(click)
+    early, late = np.abs(heard[200:1000]).max(), np.abs(heard[4000:4800]).max()
+    assert early > 5 * late > 0
+    assert np.abs(heard[:100]).max() < 1e-6
+
+
+@pytest.mark.parametrize(("slope", "expected_db"), [(0.0, 0.0), (1.0, 10.0), (2.0, 20.0)])
+def test_noise_falls_by_its_slope(slope, expected_db):
+    noise = coloured_noise(1 << 18, slope, np.random.default_rng(0))
+    assert np.mean(noise**2) == pytest.approx(1)
+    power = np.abs(np.fft.rfft(noise)) ** 2
+    hertz = np.fft.rfftfreq(len(noise), 1 / SAMPLE_RATE)
+    low, high = (power[(hertz > f / 1.2) & (hertz < f * 1.2)].mean() for f in (300, 3000))
+    assert 10 * np.log10(low / high) == pytest.approx(expected_db, abs=0.7)
+
+
+def test_robust_conditions_differ_repeat_and_stay_in_range():
+    first, second, third = (ROBUST.draw(np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert first == second != third
+    for seed in range(40):
+        heard = ROBUST.apply(tone(), np.random.default_rng(seed))
+        assert heard.dtype == np.float32 and np.isfinite(heard).all() and np.abs(heard).max() <= 1
+
+
+def test_the_chance_says_how_often_an_effect_occurs():
+    rng = np.random.default_rng(0)
+    drawn = [Condition(snr_db=(5, 5), chance=0.25).draw(rng).snr_db for _ in range(2000)]
+    assert np.mean([snr == 5 for snr in drawn]) == pytest.approx(0.25, abs=0.03)
+
+
+def test_silence_stays_finite():
+    heard = Effects(snr_db=5.0, reverberation_s=0.2, band_hz=(300, 3400)).apply(np.zeros(1000, np.float32))
+    assert not heard.any()

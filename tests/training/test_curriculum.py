@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+import torch
+from toy_whisper import toy_tokenizer
+
+from lora_whisper.audio import SAMPLE_RATE
+from lora_whisper.data.batching import Row, RowEncoder
+from lora_whisper.training.curriculum import Curriculum, RowFactory, audible, joined
+
+COUNTS = {"pl": 3, "it": 3}
+
+
+def factory(**shares: object) -> RowFactory:
+    encoder = RowEncoder(toy_tokenizer(), 8, "dynamic", learn_prompt=True)
+    return RowFactory(Curriculum(COUNTS, **shares), "train", 0, encoder)  # type: ignore[arg-type]
+
+
+def same(first: Row, second: Row) -> bool:
+    return torch.equal(first.mel, second.mel) and first.tokens == second.tokens
+
+
+def test_rows_are_the_same_at_every_call_and_in_every_process() -> None:
+    maker = factory(joined=0.5, timbres=0.5, perturbed=0.5, timestamped=0.5, prompted=0.5, silent=0.5)
+    rows = maker.rows(COUNTS)
+    assert len(rows) == 6 + 3
+    again = [maker.row(tag, index) for tag in (*COUNTS, "") for index in range(3)]
+    assert all(same(a, b) for a, b in zip(rows, again, strict=True))
+
+
+def test_timestamps_frame_each_utterance_and_rise() -> None:
+    tokenizer = toy_tokenizer()
+    for index in range(6):
+        tokens = factory(joined=1.0, timestamped=1.0).row("pl", index).tokens
+        times = [tokenizer.seconds(token) for token in tokens if tokenizer.is_timestamp(token)]
+        assert tokenizer.no_timestamps not in tokens
+        assert len(times) % 2 == 0 and times == sorted(times)
+
+
+def test_a_prompt_stands_before_the_start_and_is_not_learned() -> None:
+    tokenizer = toy_tokenizer()
+    row = factory(prompted=1.0).row("it", 0)
+    assert row.tokens[0] == tokenizer.sot_prev
+    assert row.tokens[row.n_prompt - 1] == tokenizer.sot
+    assert row.tokens[row.n_prompt] == tokenizer.language_token("it")
+
+
+def test_silence_is_no_speech_or_an_empty_transcript() -> None:
+    tokenizer = toy_tokenizer()
+    seen = {factory(silent=1.0).row("", index).tokens[-2] for index in range(12)}
+    assert seen == {tokenizer.no_speech, tokenizer.no_timestamps}
+
+
+def test_extended_rows_have_their_speech_later() -> None:
+    plain, extended = factory().row("pl", 1), factory(extended=1.0).row("pl", 1)
+    assert extended.mel.shape[1] > plain.mel.shape[1]
+
+
+def test_joined_utterances_are_audible_when_their_segments_say() -> None:
+    tone = np.sin(np.arange(SAMPLE_RATE) / 5).astype(np.float32)
+    clip = np.concatenate([np.zeros(1600, np.float32), tone, np.zeros(3200, np.float32)])
+    audio, segments = joined([(clip, "one"), (clip, "two")], np.random.default_rng(0))
+    assert [text for _, _, text in segments] == ["one", "two"]
+    assert segments[0][0] == pytest.approx(0.1, abs=0.01) and segments[0][1] == pytest.approx(1.1, abs=0.01)
+    for start, end, _ in segments:
+        inside = audio[int(start * SAMPLE_RATE) : int(end * SAMPLE_RATE)]
+        assert audible(inside) == pytest.approx((0, len(inside)), abs=20)
+    energy = sum(
+        float((audio[int(s * SAMPLE_RATE) : int(e * SAMPLE_RATE)] ** 2).sum()) for s, e, _ in segments
+    )
+    assert energy == pytest.approx(float((audio**2).sum()), rel=1e-3)
+
+
+def test_no_row_is_longer_than_the_window() -> None:
+    tone = np.ones(9 * SAMPLE_RATE, np.float32)
+    audio, segments = joined([(tone, "x")] * 6, np.random.default_rng(0), extend=True)
+    assert len(audio) <= 27 * SAMPLE_RATE and 1 <= len(segments) < 6
