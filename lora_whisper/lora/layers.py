@@ -10,7 +10,9 @@ A row may use several adapters: its own and experts that it borrows. Their weigh
 Experts are borrowed as they are: no gradient reaches them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,10 @@ from lora_whisper.model.whisper import Linear
 
 MODULES = ("q", "k", "v", "out", "fc1", "fc2")
 """Linear layers of a block that can carry an adapter: the paper's q, k, v and fc; its 13 M need `out` too."""
+
+
+MOST_IDLE = 64
+"""Products with adapters of other rows that are taken into account, per row, to spare gathering its own."""
 
 
 @dataclass(frozen=True)
@@ -150,20 +156,42 @@ class LoRALinear(Linear):
         return F.linear(low * part.scale, part.b)
 
     def _mixed(self, x: Tensor, routing: Routing) -> Tensor:
-        """Update (B, L, out) when rows differ or mix: A and B gathered per row, two batched products."""
-        parts = [self.adapters.get(slot) for slot in routing.slots]
-        rank = max(part.a.shape[0] for part in parts if part is not None)
-        a = torch.stack([self._padded(part, rank)[0] for part in parts])  # (U, R, in)
-        b = torch.stack([self._padded(part, rank)[1] for part in parts])  # (U, out, R)
-        scales = torch.tensor([part.scale if part else 0.0 for part in parts], device=x.device)
-        dropouts = torch.tensor([part.dropout if part else 0.0 for part in parts], device=x.device)
+        """Update (B, L, out) when rows differ or mix.
 
-        a_rows = _own_and_borrowed(a, routing.positions).flatten(1, 2)  # (B, K·R, in)
-        b_rows = _own_and_borrowed(b, routing.positions).transpose(1, 2).flatten(2)  # (B, out, K·R)
-        weights = self._weights(x, routing) * scales[routing.positions].unsqueeze(1)
-        low = torch.bmm(self._drop(x, dropouts[routing.positions[:, 0]]), a_rows.transpose(1, 2))
+        A and B are gathered per row, for two batched products. In inference with few positions a row it is
+        faster to let every row through all adapters, and to weigh those of others with zero.
+        """
+        stack = self._stack(routing)
+        others = len(routing.slots) - 1
+        if not torch.is_grad_enabled() and x.shape[1] * others <= MOST_IDLE:
+            return self._through_all(x, routing, stack)
+        rank = stack.a.shape[1]
+        a_rows = _own_and_borrowed(stack.a, routing.positions).flatten(1, 2)  # (B, K·R, in)
+        b_rows = _own_and_borrowed(stack.b, routing.positions).transpose(1, 2).flatten(2)  # (B, out, K·R)
+        weights = self._weights(x, routing) * stack.scales[routing.positions].unsqueeze(1)
+        low = torch.bmm(self._drop(x, stack.dropouts[routing.positions[:, 0]]), a_rows.transpose(1, 2))
         weighted = low * weights.repeat_interleave(rank, -1).to(low.dtype)
         return torch.bmm(weighted, b_rows.transpose(1, 2))
+
+    def _through_all(self, x: Tensor, routing: Routing, stack: "Stack") -> Tensor:
+        """Update (B, L, out) by two plain products with the A and the B of all adapters at once."""
+        if self.gates.keys() & set(routing.slots):
+            weights = torch.einsum("blk,bku->blu", self._weights(x, routing), routing.shares)
+        else:
+            weights = routing.by_slot.unsqueeze(1)
+        rank = stack.a.shape[1]
+        low = F.linear(x, stack.a_flat)
+        weighted = low * (weights * stack.scales).repeat_interleave(rank, -1).to(low.dtype)
+        return F.linear(weighted, stack.b_flat)
+
+    def _stack(self, routing: Routing) -> "Stack":
+        """The parts of the routing's adapters here; in inference they are stacked once for a batch."""
+        if torch.is_grad_enabled():
+            return Stack.of(self, routing.slots)
+        found = routing.memory.get(self)
+        if not isinstance(found, Stack):
+            found = routing.memory[self] = Stack.of(self, routing.slots)
+        return found
 
     def _weights(self, x: Tensor, routing: Routing) -> Tensor:
         """Weight of each adapter of each row, (B, 1 or L, K), after the gate of the row, if any."""
@@ -173,20 +201,62 @@ class LoRALinear(Linear):
             weights = torch.where(mine, self.gates[owner](x, routing.weights.unsqueeze(1)), weights)
         return weights
 
-    def _padded(self, part: LowRank | None, rank: int) -> tuple[Tensor, Tensor]:
-        """A (R, in) and B (out, R) of a part, filled with zeros up to `rank`."""
-        if part is None:
-            zeros = self.weight.new_zeros
-            return zeros(rank, self.in_features), zeros(self.out_features, rank)
-        missing = rank - part.a.shape[0]
-        return F.pad(part.a, (0, 0, 0, missing)), F.pad(part.b, (0, missing))
-
     def _drop(self, x: Tensor, rates: Tensor) -> Tensor:
         """X (B, L, in) with each row dropped out at its own rate, (B,)."""
         if not self.training or not bool(rates.any()):
             return x
         keep = 1 - rates[:, None, None]
         return x * (torch.rand_like(x) < keep) / keep
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Several adapters' parts in one layer.
+
+    Attributes:
+        a: (U, R, in), filled with zeros up to the largest rank.
+        b: (U, out, R).
+        scales: (U,); 0 for an adapter without a part here.
+        dropouts: (U,).
+    """
+
+    a: Tensor
+    b: Tensor
+    scales: Tensor
+    dropouts: Tensor
+
+    @classmethod
+    def of(cls, layer: LoRALinear, slots: Sequence[int]) -> "Stack":
+        """The parts of these adapters, at least one of which has a part in the layer."""
+        parts = [layer.adapters.get(slot) for slot in slots]
+        rank = max(part.a.shape[0] for part in parts if part is not None)
+        pairs = [_padded(layer, part, rank) for part in parts]
+        device = layer.weight.device
+        return cls(
+            torch.stack([a for a, _ in pairs]),
+            torch.stack([b for _, b in pairs]),
+            torch.tensor([part.scale if part else 0.0 for part in parts], device=device),
+            torch.tensor([part.dropout if part else 0.0 for part in parts], device=device),
+        )
+
+    @cached_property
+    def a_flat(self) -> Tensor:
+        """All A below each other, (U·R, in)."""
+        return self.a.flatten(0, 1)
+
+    @cached_property
+    def b_flat(self) -> Tensor:
+        """All B beside each other, (out, U·R)."""
+        return self.b.transpose(0, 1).flatten(1).contiguous()
+
+
+def _padded(layer: LoRALinear, part: LowRank | None, rank: int) -> tuple[Tensor, Tensor]:
+    """A (R, in) and B (out, R) of a part, filled with zeros up to `rank`."""
+    if part is None:
+        zeros = layer.weight.new_zeros
+        return zeros(rank, layer.in_features), zeros(layer.out_features, rank)
+    missing = rank - part.a.shape[0]
+    return F.pad(part.a, (0, 0, 0, missing)), F.pad(part.b, (0, missing))
 
 
 def _own_and_borrowed(parts: Tensor, positions: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
 """Which adapters each row of a batch uses: the one value that travels with every forward pass."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 NO_ADAPTER = -1
@@ -26,10 +27,15 @@ class Routing:
     Attributes:
         adapter_ids: slots of the adapter bank, int64 (B, K); `NO_ADAPTER` contributes nothing.
         gates: weights, float (B, K).
+        known: slots that `adapter_ids` is made of, if they are known; others may be among them.
+        memory: what layers keep for the batch, by themselves: only in inference, where adapters do not
+            change while a batch is decoded. Rows that leave or multiply keep it.
     """
 
     adapter_ids: Tensor
     gates: Tensor
+    known: tuple[int, ...] = ()
+    memory: dict[object, object] = field(default_factory=dict, repr=False)
 
     @classmethod
     def one_per_row(cls, slots: Sequence[int], device: torch.device | str = "cpu") -> "Routing":
@@ -50,8 +56,8 @@ class Routing:
 
     @cached_property
     def slots(self) -> tuple[int, ...]:
-        """Distinct adapters in use, ascending; without `NO_ADAPTER`."""
-        return tuple(slot for slot in self.adapter_ids.unique().tolist() if slot != NO_ADAPTER)
+        """Distinct adapters in use, or more of them, ascending; without `NO_ADAPTER`."""
+        return self.known or tuple(slot for slot in self.adapter_ids.unique().tolist() if slot != NO_ADAPTER)
 
     @cached_property
     def only_slot(self) -> int | None:
@@ -70,12 +76,22 @@ class Routing:
         """Gates with those of `NO_ADAPTER` set to zero, float (B, K)."""
         return self.gates * (self.adapter_ids != NO_ADAPTER)
 
+    @cached_property
+    def shares(self) -> Tensor:
+        """Which columns of a row belong to which of `slots`, 0 or 1, float (B, K, U)."""
+        return F.one_hot(self.positions, len(self.slots)).float()
+
+    @cached_property
+    def by_slot(self) -> Tensor:
+        """Weight of each of `slots` in each row, float (B, U)."""
+        return (self.weights.unsqueeze(-1) * self.shares).sum(1)
+
     def repeat_interleave(self, repeats: int) -> "Routing":
         """Routing for beams: each row `repeats` times in succession."""
-        return Routing(
-            self.adapter_ids.repeat_interleave(repeats, 0), self.gates.repeat_interleave(repeats, 0)
-        )
+        ids, gates = (each.repeat_interleave(repeats, 0) for each in (self.adapter_ids, self.gates))
+        return Routing(ids, gates, self.slots, self.memory)
 
     def index_select(self, rows: Tensor) -> "Routing":
         """Routing of the rows that stay, int64 (B',): the same index as for the cache."""
-        return Routing(self.adapter_ids.index_select(0, rows), self.gates.index_select(0, rows))
+        ids, gates = (each.index_select(0, rows) for each in (self.adapter_ids, self.gates))
+        return Routing(ids, gates, self.slots, self.memory)

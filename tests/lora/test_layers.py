@@ -247,3 +247,41 @@ def test_refuses_an_impossible_shape(make: Callable[[], LoRAConfig], value: str)
 
 def test_scale_is_alpha_over_rank() -> None:
     assert LoRAConfig(rank=8, alpha=16).scale == 2.0
+
+
+@pytest.mark.parametrize("positions", [1, 40], ids=["few positions", "many"])
+@pytest.mark.parametrize("kind", [None, "layer", "token"])
+def test_inference_computes_what_training_does(positions: int, kind: str | None) -> None:
+    layer = make_layer()
+    x = torch.randn(4, positions, IN, generator=generator(7))
+    routing = mixture(
+        [[0, 1], [1, 3], [NO_ADAPTER, NO_ADAPTER], [3, 2]], [[1.0, 0.5], [0.3, 0.7], [0, 0], [1, 1]]
+    )
+    if kind:
+        shape = (2,) if kind == "layer" else (2, IN)
+        layer.gates[1] = Gate(nn.Parameter(torch.randn(shape, generator=generator(5))))
+    expected = layer(x, routing).detach()
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x, routing), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_what_a_layer_keeps_for_a_batch_serves_the_rows_that_stay() -> None:
+    layer, x = make_layer(), inputs(3)
+    routing = Routing.one_per_row([0, 1, 3])
+    with torch.inference_mode():
+        whole = layer(x, routing)
+        kept = routing.memory[layer]
+        rows = torch.tensor([2, 0])
+        fewer = routing.index_select(rows)
+        torch.testing.assert_close(layer(x[rows], fewer), whole[rows])
+        assert fewer.memory[layer] is kept
+        beams = fewer.repeat_interleave(2)
+        torch.testing.assert_close(
+            layer(x[rows].repeat_interleave(2, 0), beams), whole[rows].repeat_interleave(2, 0)
+        )
+
+
+def test_training_keeps_nothing() -> None:
+    layer, routing = make_layer(), Routing.one_per_row([0, 1])
+    layer(inputs(2), routing)
+    assert not routing.memory
