@@ -84,8 +84,8 @@ class RowSource(Protocol):
     def durations_s(self) -> Sequence[float]:
         """Length of each row in seconds: known before any audio is read."""
 
-    def row(self, index: int) -> Row:
-        """The row at `index`."""
+    def row(self, index: int, epoch: int = 0) -> Row:
+        """The row at `index`; in another epoch it may be another rendering of the same utterance."""
 
 
 Segment = tuple[float, float, str]
