@@ -3,7 +3,7 @@
 import multiprocessing
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ class Curriculum:
         prompted: with another text as what was said before.
         extended: with silence before or behind, so that short speech stands in long contexts too.
         silent: noise or nothing; beside the rows of speech.
+        speeds_wpm: slowest and fastest speech, drawn evenly; None for those of `draw_voice`.
         word_languages: which languages have sentences of random words.
     """
 
@@ -56,6 +57,7 @@ class Curriculum:
     prompted: float = 0.0
     extended: float = 0.0
     silent: float = 0.0
+    speeds_wpm: tuple[int, int] | None = None
     word_languages: tuple[str, ...] = field(default=())
 
 
@@ -122,7 +124,9 @@ class RowFactory:
         text = self._text(tag, rng)
         voice, _ = draw_voice(find_domain("general").variants_of(self.split), rng)
         if rng.random() < self.curriculum.timbres:
-            voice = espeak.Voice("", voice.speed_wpm, voice.pitch, voice.pitch_range, draw_timbre(rng))
+            voice = replace(voice, variant="", timbre=draw_timbre(rng))
+        if self.curriculum.speeds_wpm:
+            voice = replace(voice, speed_wpm=int(rng.integers(*self.curriculum.speeds_wpm, endpoint=True)))
         return espeak.synthesise(text, tag, voice), text
 
     def _silent(self, rng: np.random.Generator) -> Row:

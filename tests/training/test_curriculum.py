@@ -74,3 +74,11 @@ def test_no_row_is_longer_than_the_window() -> None:
     tone = np.ones(9 * SAMPLE_RATE, np.float32)
     audio, segments = joined([(tone, "x")] * 6, np.random.default_rng(0), extend=True)
     assert len(audio) <= 27 * SAMPLE_RATE and 1 <= len(segments) < 6
+
+
+def test_the_speaking_rate_can_be_set() -> None:
+    plain, fast = (
+        [factory(**shares).row("it", index).mel.shape[1] for index in range(5)]
+        for shares in ({}, {"speeds_wpm": (300, 320)})
+    )
+    assert sum(fast) < 0.75 * sum(plain)
