@@ -9,6 +9,7 @@ it, copy the backbone folder to lora_whisper/assets/mini.
 import argparse
 import json
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from lora_whisper.data.manifest import read_manifest
@@ -87,13 +88,15 @@ def curve(log: Path) -> str:
     steps = {event["step"]: event["losses"]["full"] for event in events if event["event"] == "step"}
     epochs = [event for event in events if event["event"] == "epoch"]
     per_epoch = epochs[0]["step"]
-    bins: dict[int, list[float]] = {}
+    bins: dict[int, list[tuple[float, float]]] = {}
     for step, loss in steps.items():
-        bins.setdefault(step // SMOOTHED_STEPS, []).append(loss)
-    x = [(number + 0.5) * SMOOTHED_STEPS / per_epoch for number in bins]
-    training = Line("training, with CTC", x, [sum(losses) / len(losses) for losses in bins.values()])
+        bins.setdefault(step // SMOOTHED_STEPS, []).append((step / per_epoch, loss))
+    x, y = (tuple(fmean(pair[i] for pair in pairs) for pairs in bins.values()) for i in (0, 1))
+    training = Line("training, with CTC", x, y)
     scored = [event["scores"]["loss"] for event in epochs]
-    return curves([training, Line("development", list(range(1, len(scored) + 1)), scored)], "loss")
+    drawing = curves([training, Line("development", list(range(1, len(scored) + 1)), scored)], "loss")
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return drawing.replace("<svg ", f"<svg {spaces} ", 1)  # a file of its own needs them
 
 
 def main() -> None:
