@@ -26,6 +26,9 @@ def prepare() -> None:
 @click.option(
     "--domain", type=click.Choice(["general", "field"]), default="general", help="Texts, voices and noise."
 )
+@click.option(
+    "--perturb", is_flag=True, help="Random noise, echo, channel, loudness and speed in place of the domain's."
+)
 @click.option("--seed", type=int, default=0, help="Another seed, other utterances.")
 @click.option(
     "--out", type=FILE, default=Path("runs/synthetic"), metavar="DIR", help="Gets SPLIT.jsonl and audio/."
@@ -37,6 +40,7 @@ def synthetic(
     split: str,
     utterances: int,
     domain: str,
+    perturb: bool,
     seed: int,
     out: Path,
     output: OutputOptions,
@@ -46,7 +50,7 @@ def synthetic(
 
     tags = tuple(dict.fromkeys([*languages, *more]))
     with progress("synthesising", not output.no_progress) as advance:
-        manifest = prepare_synthetic(tags, split, utterances, seed, out, domain, advance)
+        manifest = prepare_synthetic(tags, split, utterances, seed, out, domain, advance, perturb)
     if output.as_json:
         print_json({"manifest": str(manifest), "languages": tags, "utterances": utterances * len(tags)})
     else:
