@@ -12,7 +12,7 @@ import pytest
 
 from lora_whisper.cli import INTERRUPTED, cli, run
 
-COMMANDS = ["demo", "prepare", "train", "add-language", "similarity", "evaluate", "transcribe", "adapters"]
+COMMANDS = ["demo", "prepare", "train", "add-language", "similarity", "evaluate", "report", "transcribe", "adapters"]
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from lora_whisper.cli.console import say
 from lora_whisper.cli.demo import demo
 from lora_whisper.cli.listen import evaluate, transcribe
 from lora_whisper.cli.prepare import prepare
+from lora_whisper.cli.report import report
 from lora_whisper.cli.similarity import similarity
 from lora_whisper.cli.train import train
 from lora_whisper.errors import LoraWhisperError
@@ -31,7 +32,7 @@ def cli() -> None:
     """One frozen Whisper, one small LoRA adapter per language."""
 
 
-for command in (demo, prepare, train, add_language, similarity, evaluate, transcribe, adapters):
+for command in (demo, prepare, train, add_language, similarity, evaluate, report, transcribe, adapters):
     cli.add_command(command)
 
 

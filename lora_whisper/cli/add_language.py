@@ -1,6 +1,6 @@
 """`add-language`: one more language beside the others, and proof that these stay as they are."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ class BeginningOptions:
     gating: Any
     own: bool
 
-    def beginning(self, token_language: str | None) -> "Beginning":
+    def beginning(self) -> "Beginning":
         """The same as a value; `method` "auto" leaves the method open.
 
         Raises:
@@ -61,9 +61,7 @@ class BeginningOptions:
             raise UsageError("--experts must be 1 or more, and --threshold a probability")
         shape = LoRAConfig(rank=self.rank, alpha=float(self.rank)) if self.rank else None
         method: Any = "warm-start" if self.method == "auto" else self.method
-        return Beginning(
-            method, self.start, shape, self.experts, self.threshold, self.gating, self.own, token_language
-        )
+        return Beginning(method, self.start, shape, self.experts, self.threshold, self.gating, self.own)
 
 
 beginning_options = gathered(
@@ -123,11 +121,12 @@ def add_language(
 
     The other adapters and the backbone stay as they are, byte for byte.
     """
+    beginning = begin.beginning()
     corpus = data.corpus()
     tag, *others = data.languages or corpus.languages
     if others:
         raise UsageError(f"one language at a time: choose with --language {tag} or {others[0]}")
-    beginning = begin.beginning(dict(proxies).get(tag))
+    beginning = replace(beginning, token_language=dict(proxies).get(tag))
     check_free(adapters, [tag])
     run = prepare_folder(run or Path("runs") / f"add-{tag}")
     from lora_whisper import new_language

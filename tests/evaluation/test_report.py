@@ -7,7 +7,9 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from lora_whisper.errors import MissingExtra, OutputError, UsageError
 from lora_whisper.evaluation.report import (
@@ -211,14 +213,16 @@ def test_examples_mark_what_was_misheard() -> None:
     assert [example.language for example in many].count("zh") == 3
 
 
-def test_clips_are_inside_the_page_and_a_lost_one_is_left_out(tmp_path: Path) -> None:
+def test_clips_are_inside_the_page_and_a_lost_one_is_a_note(tmp_path: Path) -> None:
     clip = tmp_path / "a.wav"
-    clip.write_bytes(b"RIFF")
+    soundfile.write(clip, np.zeros(16000, np.float32), 16000)
     heard = examples(BEFORE, AFTER, audio={"pl-0": clip, "zh-0": tmp_path / "lost.wav"})
-    addresses = Page(to_html(report(examples=heard))).addresses
-    assert [address for address in addresses if address.startswith("data:")] == [
-        "data:audio/x-wav;base64,UklGRg=="
-    ]
+    page = Page(to_html(report(examples=heard)))
+    addresses = [address for address in page.addresses if address.startswith("data:")]
+    assert len(addresses) == 1
+    assert addresses[0].startswith("data:audio/mpeg;base64,")
+    assert page.text.count("no audio:") == 1
+    assert "lost.wav: no such audio file" in page.text
 
 
 def test_reports_are_written_by_their_ending(tmp_path: Path) -> None:
@@ -235,6 +239,19 @@ def test_reports_are_written_by_their_ending(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "r.md"]
 
 
+def test_a_page_can_always_be_written_and_parsed(tmp_path: Path) -> None:
+    strange = report(title="half a pair \ud800, bell \x07, nothing \x00")
+    text = write_report(strange, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "half a pair \ufffd, bell \ufffd, nothing \ufffd" in text
+
+
+def test_a_cosine_below_zero_has_no_broken_colour() -> None:
+    html = to_html(report(similarity=Similarity(["pl"], ["cy", "zh"], [[-0.25, 1.5]])))
+    assert "--share: 0%" in html
+    assert "--share: 100%" in html
+    assert "-25.0" in html
+
+
 def test_without_jinja2_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(MissingExtra, match=r"lora-whisper\[demo\]"):
@@ -243,7 +260,8 @@ def test_without_jinja2_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_scoring_and_reports_import_neither_torch_nor_the_extras() -> None:
     modules = (
-        "evaluation.normalizers evaluation.metrics evaluation.results evaluation.report decoding.transcript"
+        "evaluation.normalizers evaluation.metrics evaluation.results evaluation.report cli.report "
+        "decoding.transcript"
     )
     program = (
         "import importlib, sys\n"

@@ -174,7 +174,7 @@ def test_a_saved_mixture_comes_back(tmp_path: Path, gating: Gating, own: bool) -
     again = AdapterBank(toy_backbone())
     again.load_all(tmp_path)
     assert again["da"].fingerprint == made.fingerprint and again["da"].info == made.info
-    assert torch.equal(logits(again, ["da"]), logits(bank, ["da"]))
+    torch.testing.assert_close(logits(again, ["da"]), logits(bank, ["da"]), atol=1e-3, rtol=1e-3)
     assert (tmp_path / "da" / "gates.safetensors").exists() == (gating != "fixed")
     assert not any(name.endswith("gate") for name in load_file(tmp_path / "da" / "adapter_model.safetensors"))
 
