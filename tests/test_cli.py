@@ -12,7 +12,17 @@ import pytest
 
 from lora_whisper.cli import INTERRUPTED, cli, run
 
-COMMANDS = ["demo", "prepare", "train", "add-language", "similarity", "evaluate", "report", "transcribe", "adapters"]
+COMMANDS = [
+    "demo",
+    "prepare",
+    "train",
+    "add-language",
+    "similarity",
+    "evaluate",
+    "report",
+    "transcribe",
+    "adapters",
+]
 
 
 @pytest.fixture
