@@ -304,7 +304,7 @@ def _introduction(run: DemoRun) -> str:
     source = run.expansion.adapter.info.start
     origin = f"the {language(source.language).name} adapter" if source else "nothing"
     return (
-        "The bundled backbone has learned from clean synthetic speech. Here it meets other voices, other "
+        "The bundled backbone has learned from synthetic speech. Here it meets other voices, other "
         f"texts and a noisy telephone. Adapters were trained for {', '.join(names)}; then "
         f"{language(run.config.new).name}, which the backbone has no token for, was added. The backbone "
         f"takes it for: {shares}; so it started from {origin}."
