@@ -6,6 +6,7 @@
     ├── CheckpointError         a backbone folder that is missing, incomplete or damaged
     ├── AdapterError            an adapter that is missing, damaged or does not fit
     │   ├── UnknownLanguage     a language that nobody here has (no such tag, no such adapter)
+    │   ├── TooFar              no adapter is similar enough to start from or to borrow
     │   └── BackboneMismatch    an adapter made for other weights
     ├── TrainingError           a training run that cannot start, resume or go on
     ├── OutputError             a result that cannot be written where it was asked for
@@ -40,6 +41,10 @@ class AdapterError(LoraWhisperError):
 
 class UnknownLanguage(AdapterError):
     """No such language tag, or no adapter for it."""
+
+
+class TooFar(AdapterError):
+    """No adapter is similar enough to start from or to borrow."""
 
 
 class BackboneMismatch(AdapterError):

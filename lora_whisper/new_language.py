@@ -12,7 +12,7 @@ from typing import Literal
 
 from lora_whisper.data.manifest import Utterance
 from lora_whisper.decoding.transcribe import LoraWhisper
-from lora_whisper.errors import AdapterError, TrainingError
+from lora_whisper.errors import AdapterError, TooFar, TrainingError
 from lora_whisper.evaluation.evaluate import evaluate
 from lora_whisper.evaluation.results import EvaluationResult
 from lora_whisper.jobs import Corpus, Report, similarity, train_adapters
@@ -139,16 +139,19 @@ def add_language_the_best_way(
     tried: dict[Method, float] = {}
     best: tuple[Expansion, Adapter] | None = None
     for method in METHODS:
-        expansion = add_language(
-            bank,
-            tag,
-            corpus,
-            config,
-            folder / method,
-            beginning=replace(beginning, method=method),
-            monitor=monitor,
-            report=report,
-        )
+        try:
+            expansion = add_language(
+                bank,
+                tag,
+                corpus,
+                config,
+                folder / method,
+                beginning=replace(beginning, method=method),
+                monitor=monitor,
+                report=report,
+            )
+        except TooFar:  # nothing to copy or borrow: then the others compete without it
+            continue
         tried[method] = expansion.state.best_score
         bank.remove(tag)
         if best is None or tried[method] < best[0].state.best_score:
@@ -171,18 +174,18 @@ def begin(
         seed: of a fresh part.
 
     Raises:
-        AdapterError: no adapter is similar enough.
+        TooFar: no adapter is similar enough.
         UnknownLanguage: no such language to start from.
     """
     nearest = next(iter(found))
     source = bank[beginning.source or nearest]
-    shape = beginning.shape or replace(source.config, dropout=source.config.dropout)
+    shape = beginning.shape or source.config
     token = beginning.token_language or (None if bank.has_token(tag) else source.info.token_language)
     if beginning.method == "scratch":
         return bank.add(tag, shape, seed=seed, token_language=token)
     if beginning.method == "warm-start":
         if beginning.source is None and found[nearest] < beginning.threshold:
-            raise AdapterError(
+            raise TooFar(
                 f"{tag}: the most similar adapter, {nearest}, has {found[nearest]:.3f} of the probability, "
                 f"less than the threshold {beginning.threshold}; lower it or name a --start"
             )
@@ -277,7 +280,7 @@ def warnings(bank: AdapterBank, expansion: Expansion, changed: Sequence[Change])
     new = next((one for one in changed if one.language == tag), None)
     if new is not None and new.before is not None and new.after >= new.before:
         found.append(
-            f"{tag} is no better than the bare backbone: check its data (lora-whisper doctor), or try "
+            f"{tag} is no better than the bare backbone: check its data with lora-whisper doctor, or try "
             "another --method or --start, a higher --learning-rate, more --epochs"
         )
     share = expansion.adapter.n_parameters / sum(p.numel() for p in bank.backbone.model.parameters())

@@ -61,6 +61,32 @@ STAGES = (
             optimizer="muon",
         ),
     ),
+    Stage(  # more of it, most where spelling is hardest, spoken faster and by more people
+        Curriculum(
+            {"en": 9500, "fr": 9500, "es": 8300, "nl": 8300, "de": 7800, "it": 7800, "pt": 7800, "pl": 6000}
+            | dict.fromkeys(THINLY_COVERED, 700),
+            joined=0.05,
+            words=0.45,
+            timbres=0.65,
+            perturbed=0.45,
+            timestamped=0.3,
+            prompted=0.08,
+            extended=0.08,
+            silent=0.01,
+            speeds_wpm=(130, 250),
+            word_languages=WELL_COVERED,
+        ),
+        TrainConfig(
+            epochs=2,
+            learning_rate=1.6e-3,
+            warmup=0.03,
+            weight_decay=0.01,
+            batch_s=120.0,
+            save_every=500,
+            spec_augment=True,
+            optimizer="muon",
+        ),
+    ),
 )
 TEST_UTTERANCES, TEST_SEED = 100, 12345
 SMOOTHED_STEPS = 200

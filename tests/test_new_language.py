@@ -134,6 +134,13 @@ def test_the_best_method_is_kept_and_the_others_are_told(
     assert expansion.adapter is bank["pl"] and set(bank.tags) == {"en", "it", "pl"}
 
 
+def test_a_method_that_is_too_far_does_not_compete(bank: AdapterBank, corpus: Corpus, tmp_path: Path) -> None:
+    strict = Beginning(threshold=1.0)
+    expansion = add_language_the_best_way(bank, "pl", corpus, CONFIG, tmp_path, beginning=strict)
+    assert tuple(expansion.tried) == ("scratch",)
+    assert expansion.adapter.info.start is None and not expansion.adapter.info.experts
+
+
 def test_without_development_data_there_is_nothing_to_choose_by(
     bank: AdapterBank, corpus: Corpus, tmp_path: Path
 ) -> None:

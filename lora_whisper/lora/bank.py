@@ -21,7 +21,7 @@ from lora_whisper.lora.adapter import (
     parts_from,
 )
 from lora_whisper.lora.layers import Gate, LoRAConfig, LoRALinear, LowRank
-from lora_whisper.lora.mixture import flatten, fresh_gates, gates_from, updates_of
+from lora_whisper.lora.mixture import borrowed, flatten, fresh_gates, gates_from, updates_of
 from lora_whisper.lora.storage import StoredAdapter, adapter_folders, read_adapter, write_adapter
 from lora_whisper.model.routing import Route, Routing
 from lora_whisper.model.whisper import Linear, Whisper
@@ -109,11 +109,13 @@ class AdapterBank:
             token_language: Whisper code of the token for it; None for its own, else that of `start`.
 
         Raises:
-            AdapterError: the language has an adapter, or `config` does not fit `start`.
+            AdapterError: the language has an adapter, or `start` is a mixture or does not fit `config`.
             UnknownLanguage: no such tag, no adapter `start`, or no token for the language.
         """
         tag = normalize_tag(tag)
         source = self[start] if start is not None else None
+        if source and source.experts:
+            raise AdapterError(f"{tag} cannot start from {source.tag}, a mixture; flatten that first")
         config = config or (source.config if source else LoRAConfig())
         info = AdapterInfo(
             language=tag,
@@ -158,24 +160,24 @@ class AdapterBank:
             UnknownLanguage: no such tag, or no token for the language.
         """
         tag = normalize_tag(tag)
-        borrowed = self._experts(tag, experts)
-        if not borrowed:
+        adapters = borrowed(self._adapters, experts, tag)
+        if not adapters:
             raise AdapterError(f"{tag}: a mixture needs at least one expert")
-        shape = config or replace(borrowed[0].config, dropout=0.0)
+        shape = config or replace(adapters[0].config, dropout=0.0)
         parts = fresh_parts(self.layers, shape, seed) if config else {}
         info = AdapterInfo(
             language=tag,
-            token_language=self._token_language(tag, token_language, borrowed[0]),
+            token_language=self._token_language(tag, token_language, adapters[0]),
             backbone=self.backbone.name,
             backbone_fingerprint=self.backbone.fingerprint,
-            audio_context=borrowed[0].info.audio_context,
+            audio_context=adapters[0].info.audio_context,
             seed=seed,
             package_version=__version__,
             experts=tuple(experts),
             gating=gating,
             own_weight=1.0 if config else 0.0,
         )
-        return self._install(info, shape, parts, borrowed, fresh_gates(self.layers, borrowed, parts, gating))
+        return self._install(info, shape, parts, adapters, fresh_gates(self.layers, adapters, parts, gating))
 
     def add_flattened(self, tag: str, mixture: Adapter, rank: int | None = None) -> tuple[Adapter, float]:
         """A mixture of this bank as a plain adapter under another tag, and what its reduction to `rank` lost.
@@ -317,33 +319,10 @@ class AdapterBank:
         self, folder: Path, stored: StoredAdapter, language: str | None, token_language: str | None
     ) -> Adapter:
         info = self._loaded_info(folder, stored.info, language, token_language)
-        experts = self._experts(str(folder), info.experts)
+        experts = borrowed(self._adapters, info.experts, str(folder))
         parts = parts_from(self.layers, stored.config, stored.tensors, str(folder))
         gates = gates_from(self.layers, stored.tensors, 1 + len(experts), str(folder)) if experts else {}
         return self._install(info, stored.config, parts, experts, gates)
-
-    def _experts(self, where: str, wanted: Sequence[Expert]) -> tuple[Adapter, ...]:
-        """The adapters that a mixture borrows.
-
-        Raises:
-            AdapterError: one is missing, was changed, or is a mixture itself.
-        """
-        found = []
-        for expert in wanted:
-            adapter = self._adapters.get(expert.language)
-            if adapter is None:
-                raise AdapterError(f"{where}: its expert {expert.language} is missing; load that adapter too")
-            if adapter.fingerprint != expert.fingerprint:
-                raise AdapterError(
-                    f"{where}: its expert {expert.language} has changed since it was chosen (fingerprint "
-                    f"{adapter.fingerprint[:12]}, not {expert.fingerprint[:12]}); restore it or train again"
-                )
-            if adapter.experts:
-                raise AdapterError(
-                    f"{where}: its expert {expert.language} is a mixture itself; flatten it first"
-                )
-            found.append(adapter)
-        return tuple(found)
 
     def _install(
         self,

@@ -119,10 +119,13 @@ def _cosines(tags: Sequence[str], vectors: Tensor) -> dict[str, dict[str, float]
 
 
 def adapter_candidates(bank: AdapterBank) -> dict[str, str]:
-    """Language tag → Whisper code of a bank's adapters; of those sharing a code, its owner or the first."""
+    """Language tag → Whisper code of what to start from; of those sharing a code, its owner or the first.
+
+    Mixtures are left out: they lean on others, so nothing can be copied or borrowed from them.
+    """
     owners: dict[str, str] = {}
     for adapter in bank:
         code = adapter.info.token_language
-        if code not in owners or adapter.tag == code:
+        if not adapter.experts and (code not in owners or adapter.tag == code):
             owners[code] = adapter.tag
     return {tag: code for code, tag in owners.items()}

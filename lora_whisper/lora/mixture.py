@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lora_whisper.errors import AdapterError
+from lora_whisper.errors import AdapterError, TooFar
 from lora_whisper.lora.adapter import Adapter, Expert, Gating
 from lora_whisper.lora.layers import Gate, LoRAConfig, LoRALinear, LowRank
 
@@ -31,18 +31,45 @@ def chosen_experts(
         threshold: least similarity; one that none reaches is an error.
 
     Raises:
-        AdapterError: no adapter is similar enough.
+        TooFar: no adapter is similar enough.
     """
     ranked = sorted(((share, tag) for tag, share in similarity.items()), key=lambda pair: (-pair[0], pair[1]))
     near = [(share, tag) for share, tag in ranked[:most] if share >= threshold and share > 0]
     if not near:
         best = f"{ranked[0][1]} with {ranked[0][0]:.3f}" if ranked else "none"
-        raise AdapterError(
+        raise TooFar(
             f"no adapter is similar enough for a mixture (threshold {threshold}; nearest: {best}); "
             "lower the threshold or choose another method"
         )
     total = sum(share for share, _ in near)
     return tuple(Expert(tag, adapters[tag].fingerprint, share / total) for share, tag in near)
+
+
+def borrowed(adapters: Mapping[str, Adapter], wanted: Sequence[Expert], where: str) -> tuple[Adapter, ...]:
+    """The adapters that a mixture borrows.
+
+    Args:
+        adapters: those at hand, by language.
+        wanted: which, as they were when they were chosen.
+        where: who borrows, for errors.
+
+    Raises:
+        AdapterError: one is missing, was changed, or is a mixture itself.
+    """
+    found = []
+    for expert in wanted:
+        adapter = adapters.get(expert.language)
+        if adapter is None:
+            raise AdapterError(f"{where}: its expert {expert.language} is missing; load that adapter too")
+        if adapter.fingerprint != expert.fingerprint:
+            raise AdapterError(
+                f"{where}: its expert {expert.language} has changed since it was chosen (fingerprint "
+                f"{adapter.fingerprint[:12]}, not {expert.fingerprint[:12]}); restore it or train again"
+            )
+        if adapter.experts:
+            raise AdapterError(f"{where}: its expert {expert.language} is a mixture itself; flatten it first")
+        found.append(adapter)
+    return tuple(found)
 
 
 def fresh_gates(

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lora_whisper.errors import UsageError
+
 
 def new_optimizer(
     name: str, parameters: Mapping[str, nn.Parameter], learning_rate: float, weight_decay: float
@@ -49,8 +51,13 @@ class MuonAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Tensor | None:  # type: ignore[override]
-        """Update all parameters; a closure is not supported."""
-        assert closure is None, "Muon takes no closure"
+        """Update all parameters.
+
+        Raises:
+            UsageError: there is a closure, which Muon cannot use.
+        """
+        if closure is not None:
+            raise UsageError("Muon takes no closure; compute the gradients before the step")
         for part, group in zip(self._parts, self.param_groups, strict=True):
             part.param_groups[0]["lr"] = group["lr"]
             part.step()

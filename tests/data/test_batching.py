@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from toy_whisper import toy_speech, toy_tokenizer
 
@@ -15,12 +16,17 @@ from lora_whisper.data.batching import (
     collate,
     plan_batches,
 )
+from lora_whisper.data.conditions import ROBUST, Condition
 from lora_whisper.data.manifest import Utterance, read_manifest
 from lora_whisper.errors import AudioError, ManifestError
 
 TOKENIZER = toy_tokenizer()
 ENCODER = RowEncoder(TOKENIZER, n_mels=8, context="dynamic", max_tokens=40)
 DURATIONS = np.random.default_rng(0).uniform(1, 15, 300).tolist()
+
+
+def fail(utterance: Utterance, error: Exception) -> None:
+    raise AssertionError(f"{utterance}: {error}")
 
 
 def test_an_epoch_holds_every_row_once_within_the_budget() -> None:
@@ -122,10 +128,6 @@ def test_unusable_utterances_are_reported_and_left_out(speech_folder: Path, tmp_
 
 def test_rows_are_the_same_with_and_without_memory_for_them(speech_folder: Path) -> None:
     utterances = read_manifest(speech_folder / "manifest.jsonl", languages=["it"])
-
-    def fail(utterance: Utterance, error: Exception) -> None:
-        raise AssertionError((utterance, error))
-
     cached, uncached = (UtteranceRows(utterances, ENCODER, "it", fail, size) for size in (1 << 30, 0))
     for index in range(len(utterances)):
         assert torch.equal(cached.row(index).mel, uncached.row(index).mel)
@@ -135,3 +137,23 @@ def test_rows_are_the_same_with_and_without_memory_for_them(speech_folder: Path)
 
 def test_fixed_rows_know_their_durations() -> None:
     assert FixedRows([Row(torch.zeros(8, 250), (1, 2), 1)]).durations_s == [2.5]
+
+
+def test_conditions_differ_by_epoch_and_repeat(speech_folder: Path) -> None:
+    utterances = read_manifest(speech_folder / "manifest.jsonl")[:2]
+    rows = UtteranceRows(utterances, ENCODER, "pl", fail, condition=ROBUST, seed=4)
+    first, second, again = (rows.row(0, epoch) for epoch in (0, 1, 0))
+    assert torch.equal(first.mel, again.mel)
+    assert first.mel.shape != second.mel.shape or not torch.equal(first.mel, second.mel)
+    assert first.tokens == second.tokens
+    other = UtteranceRows(utterances, ENCODER, "pl", fail, condition=ROBUST, seed=5).row(0, 0)
+    assert first.mel.shape != other.mel.shape or not torch.equal(first.mel, other.mel)
+
+
+def test_long_speech_is_not_slowed_beyond_the_window(tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.tile(toy_speech(1.0, 0), 27), 16000)
+    slow = Condition(speed=(0.8, 0.8))
+    rows = UtteranceRows([Utterance(path, "ala", "pl")], ENCODER, "pl", fail, condition=slow)
+    plain = UtteranceRows([Utterance(path, "ala", "pl")], ENCODER, "pl", fail)
+    assert rows.row(0, 0).mel.shape == plain.row(0).mel.shape

@@ -12,6 +12,7 @@ from toy_whisper import toy_backbone, toy_bank
 from lora_whisper.errors import AdapterError
 from lora_whisper.lora.adapter import Adapter, Expert, Gating
 from lora_whisper.lora.bank import AdapterBank
+from lora_whisper.lora.expansion import adapter_candidates
 from lora_whisper.lora.layers import LoRAConfig
 from lora_whisper.lora.mixture import chosen_experts, flatten
 
@@ -121,14 +122,26 @@ def test_flattened_equals_the_mixture(gating: Gating, own: bool) -> None:
 
 
 def test_the_average_of_a_and_b_is_not_the_mixture() -> None:
-    bank = new_bank()
-    made = mixture(bank, own=False)
-    path = next(iter(bank["pl"].parts))
-    flat = flatten(made).tensors
+    bank = toy_bank(toy_backbone(), {"pl": 4, "it": 4})
+    made = bank.add_mixture("da", experts_of(bank, pl=0.75, it=0.25), token_language="en")
+    flat, path = flatten(made).tensors, next(iter(bank["pl"].parts))
     exact = flat[f"{path}.b"] @ flat[f"{path}.a"]
-    a, b = (0.75 * getattr(bank["pl"].parts[path], leaf)[:2].detach() for leaf in ("a", "b"))
-    assert a.shape[0] == 2 and b.shape[1] != exact.shape[1]
-    assert flat[f"{path}.a"].shape[0] == RANKS["pl"] + RANKS["it"]
+    weighted = [(bank["pl"].parts[path], 0.75), (bank["it"].parts[path], 0.25)]
+    by_hand = torch.stack([w * part.scale * (part.b @ part.a) for part, w in weighted]).sum(0).detach()
+    torch.testing.assert_close(exact, by_hand)
+    a, b = (sum(w * getattr(part, leaf) for part, w in weighted) for leaf in ("a", "b"))
+    average = (weighted[0][0].scale * b @ a).detach()
+    assert (average - exact).norm() > 0.2 * exact.norm()
+
+
+def test_nothing_starts_from_or_borrows_a_mixture() -> None:
+    bank = new_bank()
+    made = mixture(bank)
+    with pytest.raises(AdapterError, match="flatten that first"):
+        bank.add("sv", start="da", token_language="en")
+    with pytest.raises(AdapterError, match="flatten it first"):
+        bank.add_mixture("sv", (Expert("da", made.fingerprint, 1.0),), token_language="en")
+    assert "da" not in adapter_candidates(bank) and set(adapter_candidates(bank)) <= {"pl", "it", "cy"}
 
 
 def test_a_smaller_rank_loses_least_and_says_how_much() -> None:

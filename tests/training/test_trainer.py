@@ -3,6 +3,7 @@ import math
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,32 @@ def test_each_language_keeps_its_own_gradient_norm(tmp_path: Path) -> None:
         train(bench.model, [bench.track(s) for s in slots], CONFIG, tmp_path / str(slots), monitor=recorder)
         norms.append(recorder.steps[0].norms["l0"])
     assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+def test_hidden_bands_are_the_same_together_alone_and_resumed(tmp_path: Path) -> None:
+    config = replace(CONFIG, spec_augment=True)
+    together, alone, resumed = Bench(2), Bench(2), Bench(2)
+    train(together.model, [together.track(0), together.track(1)], config, tmp_path / "both")
+    with pytest.raises(KeyboardInterrupt):
+        train(alone.model, [alone.track(1)], config, tmp_path / "cut", monitor=StopAt(3))
+    train(resumed.model, [resumed.track(1)], config, tmp_path / "cut")
+    plain = Bench(2)
+    train(plain.model, [plain.track(1)], CONFIG, tmp_path / "plain")
+    for name, value in together.values(1).items():
+        torch.testing.assert_close(resumed.values(1)[name], value, atol=2e-4, rtol=1e-3)
+    assert not equal(plain.values(1), resumed.values(1))
+
+
+def test_muon_resumes_exactly(tmp_path: Path) -> None:
+    config = replace(CONFIG, optimizer="muon")
+    models = [Whisper(DIMS).initialise(0) for _ in range(3)]
+    tracks = [full(model, rows(0), rows(100, 4)) for model in models]
+    train(models[0], [tracks[0]], config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(models[1], [tracks[1]], config, tmp_path / "cut", monitor=StopAt(3))
+    train(models[2], [tracks[2]], config, tmp_path / "cut")
+    whole, resumed = models[0].state_dict(), models[2].state_dict()
+    assert equal(whole, resumed) and not equal(whole, Whisper(DIMS).initialise(0).state_dict())
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4, 7])
