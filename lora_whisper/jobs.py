@@ -21,6 +21,7 @@ from lora_whisper.lora.adapter import Adapter
 from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.lora.expansion import embedding_similarity, language_similarity
 from lora_whisper.model.checkpoint import Backbone
+from lora_whisper.model.routing import Route, Routing
 from lora_whisper.training.methods import Track, language_lora
 from lora_whisper.training.monitor import Monitor
 from lora_whisper.training.state import TrackState
@@ -108,7 +109,7 @@ def train_adapters(
         tracks.append(language_lora(adapter, rows, dev))
 
     def validate(track: Track) -> dict[str, float]:
-        rates = dev_error_rates(bank, bank[track.name], dev_rows[track.name], config.batch_s)
+        rates = dev_error_rates(bank.backbone, dev_rows[track.name], track.route, config.batch_s)
         return rates | {"score": rates["cer"]}
 
     states = train(
@@ -144,15 +145,15 @@ def adapter_rows(
     seed: int = 0,
 ) -> UtteranceRows:
     """Rows of utterances as an adapter is trained on them, under these recording conditions if any."""
-    context = cast("AudioContext", adapter.info.audio_context)
-    encoder = _encoder(bank.backbone, context)
+    encoder = row_encoder(bank.backbone, cast("AudioContext", adapter.info.audio_context))
     token = adapter.info.token_language
     return UtteranceRows(utterances, encoder, token, report or _raise, condition=condition, seed=seed)
 
 
-def _encoder(backbone: Backbone, context: AudioContext) -> RowEncoder:
+def row_encoder(backbone: Backbone, context: AudioContext | None = None) -> RowEncoder:
+    """What turns utterances into rows for a backbone, in its own audio context unless another is given."""
     dims = backbone.model.dims
-    return RowEncoder(backbone.tokenizer, dims.n_mels, context, dims.n_text_ctx)
+    return RowEncoder(backbone.tokenizer, dims.n_mels, context or backbone.audio_context, dims.n_text_ctx)
 
 
 def _raise(utterance: Utterance, error: LoraWhisperError) -> None:
@@ -160,10 +161,9 @@ def _raise(utterance: Utterance, error: LoraWhisperError) -> None:
 
 
 def dev_error_rates(
-    bank: AdapterBank, adapter: Adapter, rows: UtteranceRows, batch_s: float
+    backbone: Backbone, rows: UtteranceRows, route: Route, batch_s: float
 ) -> dict[str, float]:
-    """Word and character error rate of an adapter on the first development rows."""
-    backbone = bank.backbone
+    """Word and character error rate on the first development rows, by these adapters, or bare without any."""
     shown = rows.utterances[:VALIDATION_UTTERANCES]
     totals = {"wer": ErrorCounts(0, 0, 0, 0), "cer": ErrorCounts(0, 0, 0, 0)}
     for indices in plan_batches(rows.durations_s[: len(shown)], batch_s, seed=0, epoch=0):
@@ -171,12 +171,12 @@ def dev_error_rates(
         decoded = decode(
             backbone,
             batch.mel,
-            [adapter.info.token_language] * len(indices),
+            [rows.token_language] * len(indices),
             n_positions=batch.n_positions,
-            routing=bank.route([adapter.tag] * len(indices)),
+            routing=Routing.of([route] * len(indices), backbone.model.device),
         )
         for index, one in zip(indices, decoded, strict=True):
-            texts = [normalize(text, adapter.tag) for text in (shown[index].text, one.text)]
+            texts = [normalize(text, shown[index].language) for text in (shown[index].text, one.text)]
             totals["wer"] += error_counts(*(units(text, "word") for text in texts))
             totals["cer"] += error_counts(*(units(text, "character") for text in texts))
     return {name: counts.rate for name, counts in totals.items()}
@@ -207,7 +207,7 @@ def _unlabelled(backbone: Backbone, utterances: Sequence[Utterance], report: Rep
     """Rows of which the audio alone counts."""
     any_token = backbone.tokenizer.languages[0]
     silent = [replace(one, text="") for one in utterances]
-    return UtteranceRows(silent, _encoder(backbone, backbone.audio_context), any_token, report or _raise)
+    return UtteranceRows(silent, row_encoder(backbone), any_token, report or _raise)
 
 
 def _mels(rows: RowSource, batch_s: float = 120.0) -> Iterator[tuple[Tensor, Tensor | None]]:

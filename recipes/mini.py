@@ -17,7 +17,7 @@ from lora_whisper.data.synthetic import prepare_synthetic
 from lora_whisper.decoding.transcribe import LoraWhisper
 from lora_whisper.evaluation.evaluate import evaluate
 from lora_whisper.evaluation.metrics import Rate
-from lora_whisper.evaluation.plots import Line, curves
+from lora_whisper.evaluation.plots import Line, curves, standalone
 from lora_whisper.evaluation.report import percent
 from lora_whisper.files import write_json, write_text
 from lora_whisper.training.curriculum import Curriculum
@@ -120,9 +120,9 @@ def curve(log: Path) -> str:
     x, y = (tuple(fmean(pair[i] for pair in pairs) for pairs in bins.values()) for i in (0, 1))
     training = Line("training, with CTC", x, y)
     scored = [event["scores"]["loss"] for event in epochs]
-    drawing = curves([training, Line("development", list(range(1, len(scored) + 1)), scored)], "loss")
-    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return drawing.replace("<svg ", f"<svg {spaces} ", 1)  # a file of its own needs them
+    return standalone(
+        curves([training, Line("development", list(range(1, len(scored) + 1)), scored)], "loss")
+    )
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from lora_whisper.cli.listen import evaluate, transcribe
 from lora_whisper.cli.prepare import prepare
 from lora_whisper.cli.report import report
 from lora_whisper.cli.similarity import similarity
+from lora_whisper.cli.study import study
 from lora_whisper.cli.train import train
 from lora_whisper.errors import LoraWhisperError
 
@@ -32,7 +33,18 @@ def cli() -> None:
     """One frozen Whisper, one small LoRA adapter per language."""
 
 
-for command in (demo, prepare, train, add_language, similarity, evaluate, report, transcribe, adapters):
+for command in (
+    demo,
+    prepare,
+    train,
+    add_language,
+    similarity,
+    evaluate,
+    report,
+    transcribe,
+    adapters,
+    study,
+):
     cli.add_command(command)
 
 

@@ -173,6 +173,19 @@ class FixedRows:
         return self._rows[index]
 
 
+class JoinedRows:
+    """The rows of several sources as one, in their order: what one set of weights learns of many languages."""
+
+    def __init__(self, sources: Sequence[RowSource]) -> None:
+        self._places = [(source, i) for source in sources for i in range(len(source.durations_s))]
+        self.durations_s = [duration_s for source in sources for duration_s in source.durations_s]
+
+    def row(self, index: int, epoch: int = 0) -> Row:
+        """The row at `index`."""
+        source, place = self._places[index]
+        return source.row(place, epoch)
+
+
 class UtteranceRows:
     """Rows of a manifest. All are read once at the start, so that a bad file is known before training begins.
 
@@ -187,6 +200,7 @@ class UtteranceRows:
 
     Attributes:
         utterances: the usable ones.
+        token_language: Whisper's language code for their language.
         durations_s: length of each in seconds as the model sees it: with its padding.
     """
 
@@ -201,7 +215,7 @@ class UtteranceRows:
         seed: int = 0,
     ) -> None:
         self._condition, self._seed = condition, seed
-        self._encoder, self._token_language = encoder, token_language
+        self._encoder, self.token_language = encoder, token_language
         self.utterances: list[Utterance] = []
         self.durations_s: list[float] = []
         self._rows: list[Row | None] = []
@@ -227,7 +241,7 @@ class UtteranceRows:
     def _encode(self, utterance: Utterance, effects: Effects | None = None) -> Row:
         audio = utterance.load()
         heard = effects.apply(audio) if effects else audio
-        return self._encoder.row(heard, utterance.text, self._token_language)
+        return self._encoder.row(heard, utterance.text, self.token_language)
 
     def _try(self, utterance: Utterance) -> Row | LoraWhisperError:
         try:

@@ -140,6 +140,12 @@ def by_group(groups: Sequence[str], lines: Sequence[Line], name: str) -> str:
         return _svg(figure, f"{name} per group, per language")
 
 
+def standalone(drawing: str) -> str:
+    """Return an SVG of this module as a file of its own, which needs the names of its languages."""
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return drawing.replace("<svg ", f"<svg {spaces} ", 1)
+
+
 @contextmanager
 def _style() -> Iterator[None]:
     """Give the block matplotlib in the style of the page, and leave its settings as they were."""

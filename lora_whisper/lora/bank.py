@@ -20,11 +20,11 @@ from lora_whisper.lora.adapter import (
     fresh_parts,
     parts_from,
 )
-from lora_whisper.lora.layers import Gate, LoRAConfig, LoRALinear, LowRank
+from lora_whisper.lora.layers import Gate, LoRAConfig, LoRALinear, LowRank, adaptable
 from lora_whisper.lora.mixture import borrowed, flatten, fresh_gates, gates_from, updates_of
 from lora_whisper.lora.storage import StoredAdapter, adapter_folders, read_adapter, write_adapter
 from lora_whisper.model.routing import Route, Routing
-from lora_whisper.model.whisper import Linear, Whisper
+from lora_whisper.model.whisper import Whisper
 from lora_whisper.version import __version__
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class AdapterBank:
 
     def __init__(self, backbone: "Backbone") -> None:
         self.backbone = backbone
-        self.layers = _adaptable(backbone.model)
+        self.layers = adaptable(backbone.model)
         self._adapters: dict[str, Adapter] = {}
 
     @property
@@ -196,6 +196,20 @@ class AdapterBank:
         )
         parts = parts_from(self.layers, flat.config, flat.tensors, f"adapter {mixture.tag}")
         return self._install(info, flat.config, parts), flat.error
+
+    def add_shared(self, tag: str, source: str) -> Adapter:
+        """Another language served by the parameters of `source` themselves: what trains one trains both.
+
+        Raises:
+            AdapterError: the language has an adapter, or `source` is a mixture.
+            UnknownLanguage: no such tag, no adapter `source`, or no token for the language.
+        """
+        shared = self[source]
+        if shared.experts:
+            raise AdapterError(f"{tag} cannot share {shared.tag}, a mixture; flatten that first")
+        tag = normalize_tag(tag)
+        info = replace(shared.info, language=tag, token_language=self._token_language(tag, None, shared))
+        return self._install(info, shared.config, shared.parts)
 
     def remove(self, tag: str) -> None:
         """Forget the adapter of exactly this language.
@@ -384,13 +398,3 @@ class AdapterBank:
     def _unknown(self, tag: str) -> UnknownLanguage:
         there = f"there are {', '.join(self.tags)}" if self.tags else "there are none yet"
         return UnknownLanguage(f"no adapter for {tag!r}; {there}")
-
-
-def _adaptable(model: Whisper) -> dict[str, LoRALinear]:
-    """Every linear layer of the model by path, replaced in place by one that takes adapters."""
-    layers = {}
-    for path, layer in list(model.named_modules()):
-        if isinstance(layer, Linear):
-            layers[path] = layer if isinstance(layer, LoRALinear) else LoRALinear.from_linear(layer)
-            model.set_submodule(path, layers[path])
-    return layers

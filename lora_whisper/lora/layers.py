@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lora_whisper.errors import UsageError
 from lora_whisper.model.routing import Routing
-from lora_whisper.model.whisper import Linear
+from lora_whisper.model.whisper import Linear, Whisper
 
 MODULES = ("q", "k", "v", "out", "fc1", "fc2")
 """Linear layers of a block that can carry an adapter: the paper's q, k, v and fc; its 13 M need `out` too."""
@@ -263,3 +263,13 @@ def _own_and_borrowed(parts: Tensor, positions: Tensor) -> Tensor:
     """The parts (U, …) at these positions (B, K), (B, K, …); only the first of each row can learn."""
     own = parts[positions[:, :1]]
     return own if positions.shape[1] == 1 else torch.cat([own, parts.detach()[positions[:, 1:]]], 1)
+
+
+def adaptable(model: Whisper) -> dict[str, LoRALinear]:
+    """Every linear layer of the model by path, replaced in place by one that takes adapters."""
+    layers = {}
+    for path, layer in list(model.named_modules()):
+        if isinstance(layer, Linear):
+            layers[path] = layer if isinstance(layer, LoRALinear) else LoRALinear.from_linear(layer)
+            model.set_submodule(path, layers[path])
+    return layers

@@ -10,6 +10,7 @@ from lora_whisper.data.batching import (
     FRAMES_MULTIPLE,
     IGNORED,
     FixedRows,
+    JoinedRows,
     Row,
     RowEncoder,
     UtteranceRows,
@@ -157,3 +158,10 @@ def test_long_speech_is_not_slowed_beyond_the_window(tmp_path: Path) -> None:
     rows = UtteranceRows([Utterance(path, "ala", "pl")], ENCODER, "pl", fail, condition=slow)
     plain = UtteranceRows([Utterance(path, "ala", "pl")], ENCODER, "pl", fail)
     assert rows.row(0, 0).mel.shape == plain.row(0).mel.shape
+
+
+def test_joined_rows_are_those_of_their_sources_in_order() -> None:
+    sources = [FixedRows([Row(torch.zeros(8, 100 * n), (n,), 1) for n in part]) for part in ((1, 2), (), (3,))]
+    rows = JoinedRows(sources)
+    assert rows.durations_s == [1.0, 2.0, 3.0]
+    assert [rows.row(i).tokens for i in range(3)] == [(1,), (2,), (3,)]

@@ -321,3 +321,14 @@ def test_a_damaged_adapter_among_others_is_not_passed_over(bank: AdapterBank, tm
     (tmp_path / "it" / "adapter_config.json").unlink()
     with pytest.raises(AdapterError, match=r"it/adapter_config.json: missing"):
         AdapterBank(toy_backbone()).load_all(tmp_path)
+
+
+def test_languages_that_share_an_adapter_change_together() -> None:
+    bank = toy_bank(toy_backbone(), {"it": 2})
+    shared = bank.add_shared("pl", "it")
+    assert (shared.tag, shared.info.token_language, bank["it"].tag) == ("pl", "pl", "it")
+    assert shared.fingerprint == bank["it"].fingerprint and shared.slot != bank["it"].slot
+    next(iter(bank["it"].parts.values())).b.data.add_(1)
+    assert shared.fingerprint == bank["it"].fingerprint
+    bank.remove("it")
+    assert bank.route(["pl"]) is not None and bank.tags == ("pl",)

@@ -1,0 +1,93 @@
+"""`study`: the paper's tables and its open questions, as resumable grids of runs."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lora_whisper.cli.console import print_json, resumable, say
+from lora_whisper.cli.options import FILE, OutputOptions, gathered, output_options
+from lora_whisper.files import prepare_folder
+
+if TYPE_CHECKING:
+    from lora_whisper.studies.grid import Size
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class SizeOptions:
+    """How large the studies are and how they learn."""
+
+    quick: bool
+    learning_rate: float | None
+    full_learning_rate: float | None
+
+    def size(self) -> "Size":
+        """The same as a value."""
+        from lora_whisper.studies.grid import FULL, QUICK
+
+        size = QUICK if self.quick else FULL
+        training = replace(size.training, learning_rate=self.learning_rate or size.training.learning_rate)
+        return replace(
+            size, training=training, full_learning_rate=self.full_learning_rate or size.full_learning_rate
+        )
+
+
+size_options = gathered(
+    "size",
+    SizeOptions,
+    click.option("--quick", is_flag=True, help="The whole grid, small and with one seed: for a look only."),
+    click.option("--learning-rate", type=float, help="Of adapters.  [default: 2e-3, fit for mini]"),
+    click.option(
+        "--full-learning-rate", type=float, help="Of full fine-tuning.  [default: 5e-4, fit for mini]"
+    ),
+)
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@click.option("--out", type=FILE, metavar="DIR", help="Gets the runs.  [default: runs/studies, or …-quick]")
+@click.option(
+    "--report",
+    type=FILE,
+    metavar="DIR",
+    help="Gets studies.md, studies.json and plots.  [default: docs/results; with --quick OUT/report]",
+)
+@click.option("--backbone", default="mini", help="Hub name, folder or mini.")
+@click.option(
+    "--manifests",
+    type=FILE,
+    metavar="DIR",
+    help="train.jsonl, dev.jsonl and test.jsonl of recordings in all languages; else speech is synthesised.",
+)
+@size_options
+@output_options
+def study(
+    names: tuple[str, ...],
+    out: Path | None,
+    report: Path | None,
+    backbone: str,
+    manifests: Path | None,
+    size: SizeOptions,
+    output: OutputOptions,
+) -> None:
+    """Run studies and write their report: multilingual, expansion, similarity, moe-cost, scaling, or all.
+
+    Interrupted, it goes on where it stopped when it is run again.
+    """
+    from lora_whisper.studies.grid import NAMES, do, parts
+    from lora_whisper.studies.report import write_report
+
+    chosen = NAMES if ALL in names else names
+    planned = parts(chosen, size.size(), backbone, manifests)
+    out = prepare_folder(out or Path("runs") / ("studies-quick" if size.quick else "studies"))
+    report = report or (out / "report" if size.quick else Path("docs") / "results")
+    with resumable(out):
+        do(planned, out, say)
+    found = write_report(planned, chosen, out, report)
+    if output.as_json:
+        print_json(found)
+    else:
+        click.echo(f"{report / 'studies.md'}")

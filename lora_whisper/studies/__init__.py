@@ -1,0 +1,1 @@
+"""The paper's tables and its open questions: arms → runs (resumable) → result files → report."""
