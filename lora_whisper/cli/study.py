@@ -24,11 +24,11 @@ class SizeOptions:
     learning_rate: float | None
     full_learning_rate: float | None
 
-    def size(self) -> "Size":
-        """The same as a value."""
-        from lora_whisper.studies.grid import FULL, QUICK
+    def size(self, recorded: bool) -> "Size":
+        """The same as a value, for recordings or for synthetic speech."""
+        from lora_whisper.studies.grid import FULL, QUICK, WHOLE
 
-        size = QUICK if self.quick else FULL
+        size = QUICK if self.quick else WHOLE if recorded else FULL
         training = replace(size.training, learning_rate=self.learning_rate or size.training.learning_rate)
         return replace(
             size, training=training, full_learning_rate=self.full_learning_rate or size.full_learning_rate
@@ -81,7 +81,7 @@ def study(
     from lora_whisper.studies.report import write_report
 
     chosen = NAMES if ALL in names else names
-    planned = parts(chosen, size.size(), backbone, manifests)
+    planned = parts(chosen, size.size(manifests is not None), backbone, manifests)
     out = prepare_folder(out or Path("runs") / ("studies-quick" if size.quick else "studies"))
     report = report or (out / "report" if size.quick else Path("docs") / "results")
     with resumable(out):

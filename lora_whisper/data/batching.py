@@ -174,7 +174,7 @@ class FixedRows:
 
 
 class JoinedRows:
-    """The rows of several sources as one, in their order: what one set of weights learns of many languages."""
+    """The rows of several sources as one, in their order: what weights learn that many languages share."""
 
     def __init__(self, sources: Sequence[RowSource]) -> None:
         self._places = [(source, i) for source in sources for i in range(len(source.durations_s))]

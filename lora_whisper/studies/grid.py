@@ -43,7 +43,8 @@ class Size:
     """How large the studies are.
 
     Attributes:
-        base: training utterances of each base language, in their order; uneven, as in MLS and FLEURS.
+        base: training utterances of each base language, in their order; uneven, as in MLS and FLEURS. Here and
+            below 0 takes all that a manifest has.
         new: the same of the new languages.
         many: training utterances of each language of the scaling study.
         counts: numbers of languages there.
@@ -68,6 +69,8 @@ class Size:
 
 
 FULL = Size()
+WHOLE = replace(FULL, base=(0,) * 4, new=(0,) * 4, many=0, dev=0, test=0)
+"""For recordings: all of them."""
 QUICK = Size(
     base=(24, 28, 32, 24),
     new=(24, 24, 24, 24),

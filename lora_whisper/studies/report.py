@@ -226,7 +226,7 @@ def _introduction(planned: Sequence[Part]) -> str:
     return (
         f"# Studies\n\nBackbone `{first.backbone}`, rank {first.rank}, {first.training.epochs} epochs at "
         f"{first.training.learning_rate:g} (all weights: {first.full_learning_rate:g}), "
-        f"seeds {', '.join(map(str, first.seeds))}, at most {first.test} test utterances a language. "
+        f"seeds {', '.join(map(str, first.seeds))}, {first.test or 'all'} test utterances a language. "
         "Rates are corpus-level, mean ± standard deviation over seeds; means over languages weigh languages "
         "alike. Intervals and p-values: bootstrap over speakers (utterances where unknown), all seeds "
         "together, Holm-corrected within each "

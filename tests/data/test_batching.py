@@ -161,7 +161,7 @@ def test_long_speech_is_not_slowed_beyond_the_window(tmp_path: Path) -> None:
 
 
 def test_joined_rows_are_those_of_their_sources_in_order() -> None:
-    sources = [FixedRows([Row(torch.zeros(8, 100 * n), (n,), 1) for n in part]) for part in ((1, 2), (), (3,))]
-    rows = JoinedRows(sources)
+    one, two, three = (Row(torch.zeros(8, 100 * n), (n,), 1) for n in (1, 2, 3))
+    rows = JoinedRows([FixedRows(part) for part in ([one, two], [], [three])])
     assert rows.durations_s == [1.0, 2.0, 3.0]
     assert [rows.row(i).tokens for i in range(3)] == [(1,), (2,), (3,)]
