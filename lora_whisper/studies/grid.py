@@ -43,8 +43,8 @@ class Size:
     """How large the studies are.
 
     Attributes:
-        base: training utterances of each base language, in their order; uneven, as in MLS and FLEURS. Here and
-            below 0 takes all that a manifest has.
+        base: training utterances of each base language, in their order; uneven, as in MLS and FLEURS. Here
+            and below 0 takes all that a manifest has.
         new: the same of the new languages.
         many: training utterances of each language of the scaling study.
         counts: numbers of languages there.
