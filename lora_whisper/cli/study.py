@@ -59,8 +59,9 @@ size_options = gathered(
 @click.option(
     "--manifests",
     type=FILE,
+    multiple=True,
     metavar="DIR",
-    help="train.jsonl, dev.jsonl and test.jsonl of recordings in all languages; else speech is synthesised.",
+    help="train.jsonl, dev.jsonl and test.jsonl of recordings, may be repeated; else speech is synthesised.",
 )
 @size_options
 @output_options
@@ -69,7 +70,7 @@ def study(
     out: Path | None,
     report: Path | None,
     backbone: str,
-    manifests: Path | None,
+    manifests: tuple[Path, ...],
     size: SizeOptions,
     output: OutputOptions,
 ) -> None:
@@ -81,7 +82,7 @@ def study(
     from lora_whisper.studies.report import write_report
 
     chosen = NAMES if ALL in names else names
-    planned = parts(chosen, size.size(manifests is not None), backbone, manifests)
+    planned = parts(chosen, size.size(bool(manifests)), backbone, manifests)
     out = prepare_folder(out or Path("runs") / ("studies-quick" if size.quick else "studies"))
     report = report or (out / "report" if size.quick else Path("docs") / "results")
     with resumable(out):

@@ -25,7 +25,8 @@ class Bench:
         test: test utterances of each language.
         seeds: of the runs; each repeats everything but the speech.
         backbone: name or folder.
-        manifests: folder with train.jsonl, dev.jsonl and test.jsonl of recordings; None for synthetic speech.
+        manifests: folders with train.jsonl, dev.jsonl and test.jsonl of recordings of some languages; none
+            for synthetic speech.
         speech_seed: of the synthetic speech.
         rank: of the adapters.
         training: of adapters.
@@ -38,7 +39,7 @@ class Bench:
     test: int = 200
     seeds: tuple[int, ...] = (0, 1, 2)
     backbone: str = "mini"
-    manifests: Path | None = None
+    manifests: tuple[Path, ...] = ()
     speech_seed: int = 2406
     rank: int = 32
     training: TrainConfig = field(default_factory=TrainConfig)
@@ -81,13 +82,14 @@ class Speech:
         Raises:
             UsageError: a language has none.
         """
-        path = (self.bench.manifests or self.folder) / f"{split}.jsonl"
-        utterances = read_manifest(path)
+        paths = [folder / f"{split}.jsonl" for folder in self.bench.manifests or (self.folder,)]
+        utterances = [one for path in paths for one in read_manifest(path)]
         found = []
         for tag in self.bench.languages:
             own = [one for one in utterances if one.language == tag]
             if not own:
-                raise UsageError(f"{path}: nothing in {tag}; give all of {', '.join(self.bench.languages)}")
+                where = ", ".join(map(str, paths))
+                raise UsageError(f"{where}: nothing in {tag}; give all of {', '.join(self.bench.languages)}")
             found += own[: count(tag) or None]
         return found
 
@@ -97,7 +99,7 @@ def prepare_speech(bench: Bench, folder: Path, say: Callable[[str], None]) -> Sp
 
     The "field" domain has voices, texts and a channel that `mini` has never met.
     """
-    if bench.manifests is None and not (folder / "test.jsonl").exists():
+    if not bench.manifests and not (folder / "test.jsonl").exists():
         say(f"synthesising speech in {', '.join(bench.languages)} (field domain, seed {bench.speech_seed})")
         most = max((*bench.base.values(), *bench.new.values()))
         counts = {"train": most, "dev": bench.dev, "test": bench.test}

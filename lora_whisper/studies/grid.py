@@ -84,7 +84,7 @@ QUICK = Size(
 """For a look at the whole grid, not for conclusions."""
 
 
-def parts(names: Sequence[str], size: Size, backbone: str, manifests: Path | None) -> list[Part]:
+def parts(names: Sequence[str], size: Size, backbone: str, manifests: tuple[Path, ...] = ()) -> list[Part]:
     """The benches and arms of the studies named.
 
     Raises:

@@ -38,7 +38,7 @@ def bench(manifests: Path, tiny_backbone_folder: Path) -> Bench:
         test=3,
         seeds=(0,),
         backbone=str(tiny_backbone_folder),
-        manifests=manifests,
+        manifests=(manifests,),
         rank=2,
         training=replace(TRAINING),
         full_learning_rate=1e-3,

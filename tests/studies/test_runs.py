@@ -134,9 +134,9 @@ def test_another_size_in_the_same_folder_is_refused(bench: Bench, tmp_path: Path
 
 
 def test_what_an_arm_goes_on_from_comes_first() -> None:
-    for part in parts(NAMES, QUICK, "mini", None):
+    for part in parts(NAMES, QUICK, "mini"):
         names = [job.arm.name for job in part.jobs(Path())]
         assert len(set(names)) == len(names)
         assert all(names.index(arm.after) < names.index(arm.name) for arm in part.arms if arm.after)
     with pytest.raises(UsageError, match="multilingual, expansion"):
-        parts(["nothing"], QUICK, "mini", None)
+        parts(["nothing"], QUICK, "mini")
