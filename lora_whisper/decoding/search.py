@@ -1,16 +1,19 @@
 """From one window of audio to tokens: the encoder once, then one token at a time for the whole batch.
 
-How the next token is chosen is a `Search`. The loop in `decode` knows only its three methods, so that another
-strategy is another small class: a beam search returns rows more than once, or in another order, from `step`.
+    scores → rules (what may be said) → strategy (what is chosen) → rows that go on → scores …
+
+Neither the rules nor the strategy know the model, and the loop knows neither of them by name.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from lora_whisper.decoding.rules import Rule, suppression, timestamp_pairs
+from lora_whisper.decoding.strategies import Beam, Greedy, Sampling, Search
 from lora_whisper.errors import UsageError
 from lora_whisper.model.checkpoint import Backbone
 from lora_whisper.model.routing import Routing
@@ -23,14 +26,39 @@ class DecodingOptions:
     Attributes:
         max_tokens: most tokens of a window, its end included; never more than half the decoder's context.
         suppress_tokens: text tokens that are never chosen, beside those that the backbone suppresses.
+        beams: hypotheses that are kept side by side; 1 is greedy.
+        patience: a beam search goes on until `beams` times this many have ended.
+        length_penalty: exponent α by which hypotheses of different lengths are compared; None: by the mean
+            log-probability of a token.
+        temperature: 0 takes the most probable tokens, by greedy or beam search; above 0 they are drawn.
+        draws: outcomes that compete where tokens are drawn.
+        timestamps: whether the text comes with the times of its segments.
+        latest_first_s: latest time of the first segment.
+        seed: of what is drawn.
     """
 
     max_tokens: int | None = None
     suppress_tokens: tuple[int, ...] = ()
+    beams: int = 1
+    patience: float = 1.0
+    length_penalty: float | None = None
+    temperature: float = 0.0
+    draws: int = 5
+    timestamps: bool = False
+    latest_first_s: float = 1.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None and self.max_tokens < 1:
             raise UsageError(f"max_tokens is {self.max_tokens}; it must be at least 1")
+        if self.beams < 1 or self.draws < 1 or self.patience <= 0:
+            raise UsageError("beams and draws must be at least 1, and patience above 0")
+        if self.temperature < 0:
+            raise UsageError(f"temperature is {self.temperature}; it must not be negative")
+        if self.length_penalty is not None and not 0 <= self.length_penalty <= 1:
+            raise UsageError(f"length_penalty is {self.length_penalty}; it must lie between 0 and 1")
+        if not 0 <= self.latest_first_s <= 30:
+            raise UsageError(f"latest_first_s is {self.latest_first_s}; it must lie between 0 and 30")
 
 
 GREEDY = DecodingOptions()
@@ -41,67 +69,24 @@ class Decoded:
     """What was heard in one window.
 
     Attributes:
-        tokens: of the text, without start sequence and end.
-        text: the tokens as text, stripped.
+        tokens: of the text and of its times, if they were asked for, without start sequence and end.
+        text: the tokens as text, without times, stripped.
         avg_logprob: mean log-probability of the tokens and the end of text.
         no_speech_probability: of Whisper's `<|nospeech|>` at the start of the transcript.
+        temperature: at which it was decoded.
     """
 
     tokens: tuple[int, ...]
     text: str
     avg_logprob: float
     no_speech_probability: float
+    temperature: float = 0.0
 
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """Tokens without their end, and the log-probability of both together."""
-
-    tokens: tuple[int, ...]
-    logprob: float
-
-
-class Search(Protocol):
-    """Chooses tokens for the R rows that are still being decoded; at the first step these are the batch."""
-
-    def step(self, logprobs: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Rows to go on with, int64 (R',), None for all of them, and the next token of each, (R',).
-
-        Args:
-            logprobs: of the next token, (R, V).
-        """
-
-    def results(self) -> list[Hypothesis]:
-        """The best hypothesis of each row of the batch, finished or not."""
-
-
-class Greedy:
-    """Takes the most probable token; a row leaves with its end of text."""
-
-    def __init__(self, n_rows: int, max_tokens: int, eot: int, device: torch.device) -> None:
-        self._eot = eot
-        self._step = 0
-        self._rows = torch.arange(n_rows, device=device)  # of the batch, still being decoded
-        self._tokens = torch.full((n_rows, max_tokens), eot, device=device)
-        self._logprobs = torch.zeros(n_rows, device=device)
-
-    def step(self, logprobs: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Rows to go on with, int64 (R',), None for all of them, and the next token of each, (R',)."""
-        best, tokens = logprobs.max(dim=1)
-        self._tokens[self._rows, self._step] = tokens
-        self._logprobs[self._rows] += best
-        self._step += 1
-        alive = (tokens != self._eot).nonzero().squeeze(1)
-        if len(alive) == len(tokens):
-            return None, tokens
-        self._rows = self._rows[alive]
-        return alive, tokens[alive]
-
-    def results(self) -> list[Hypothesis]:
-        """Tokens of each row of the batch up to its end of text."""
-        lengths = (self._tokens != self._eot).sum(dim=1).tolist()
-        rows = zip(self._tokens.tolist(), lengths, self._logprobs.tolist(), strict=True)
-        return [Hypothesis(tuple(tokens[:n]), logprob) for tokens, n, logprob in rows]
+    @property
+    def compression_ratio(self) -> float:
+        """Bytes of the text to bytes of its compressed form: high where it repeats itself."""
+        data = self.text.encode()
+        return len(data) / len(zlib.compress(data))
 
 
 def decode(
@@ -112,6 +97,7 @@ def decode(
     n_positions: Tensor | None = None,
     routing: Routing | None = None,
     options: DecodingOptions = GREEDY,
+    prompts: Sequence[Sequence[int]] = (),
 ) -> list[Decoded]:
     """What was heard in each window of a batch; a row's result does not depend on the others.
 
@@ -121,74 +107,112 @@ def decode(
         languages: Whisper's language code of each row.
         n_positions: real encoder positions of each row, int64 (B,); None when every row fills the batch.
         routing: adapters of each row; None for the bare backbone.
-        options: limits and suppressed tokens.
+        options: how.
+        prompts: tokens of what was said before in each row; empty for nothing. Rows whose prompts differ in
+            length are decoded one length after the other.
 
     Raises:
         UnknownLanguage: the backbone has no token for a language.
-        UsageError: there is not one language per row.
+        UsageError: there is not one language, and one prompt if any, per row.
     """
-    if len(languages) != mel.shape[0]:
-        raise UsageError(f"{len(languages)} languages for {mel.shape[0]} rows of audio: give one per row")
-    if not languages:
-        return []
-    return _decode(backbone, mel, languages, n_positions, routing, options)
+    n_rows = mel.shape[0]
+    for count, what in ((len(languages), "languages"), (len(prompts) or n_rows, "prompts")):
+        if count != n_rows:
+            raise UsageError(f"{count} {what} for {n_rows} rows of audio: give one per row")
+    starts = _starts(backbone, languages, prompts or [()] * n_rows, options.timestamps)
+    results: dict[int, Decoded] = {}
+    for length in sorted({len(start) for start in starts}):
+        rows = [row for row, start in enumerate(starts) if len(start) == length]
+        part = torch.tensor(rows, device=backbone.model.device)
+        found = _decode(
+            backbone,
+            mel[rows] if len(rows) < n_rows else mel,
+            torch.tensor([starts[row] for row in rows], device=backbone.model.device),
+            None if n_positions is None else n_positions.to(backbone.model.device)[part],
+            None if routing is None else routing.index_select(part) if len(rows) < n_rows else routing,
+            options,
+        )
+        results.update(zip(rows, found, strict=True))
+    return [results[row] for row in range(n_rows)]
+
+
+def _starts(
+    backbone: Backbone, languages: Sequence[str], prompts: Sequence[Sequence[int]], timestamps: bool
+) -> list[list[int]]:
+    """What each row's decoder starts with: the end of its prompt, if any, and the start sequence."""
+    tokenizer, longest = backbone.tokenizer, backbone.model.dims.n_text_ctx // 2 - 1
+    return [
+        [*([tokenizer.sot_prev, *prompt[-longest:]] if prompt else []),
+         *tokenizer.start_sequence(code, timestamps=timestamps)]
+        for code, prompt in zip(languages, prompts, strict=True)
+    ]  # fmt: skip
 
 
 @torch.inference_mode()
 def _decode(
     backbone: Backbone,
     mel: Tensor,
-    languages: Sequence[str],
+    start: Tensor,
     n_positions: Tensor | None,
     routing: Routing | None,
     options: DecodingOptions,
 ) -> list[Decoded]:
+    """Rows whose decoders start with equally many tokens, (B, L)."""
     model, tokenizer = backbone.model, backbone.tokenizer
-    device = model.device
-    n_positions = None if n_positions is None else n_positions.to(device)
-    prompt = torch.tensor([tokenizer.start_sequence(code) for code in languages], device=device)
-    limit = max_new_tokens(options, model.dims.n_text_ctx, prompt.shape[1])
-    masks = suppressed(backbone, options)
+    limit = max_new_tokens(options, model.dims.n_text_ctx, start.shape[1])
+    rules = _rules(backbone, options)
+    search = _search(options, len(mel), limit, tokenizer.eot, model.device)
 
-    audio = model.encode(mel.to(device, model.encoder.conv1.weight.dtype), n_positions, routing)
-    cache = model.new_cache(audio, n_positions, routing, capacity=prompt.shape[1] + limit)
-    hidden = model.decode(prompt, cache, routing)
-    no_speech = model.logits(hidden[:, 0]).float().softmax(dim=1)[:, tokenizer.no_speech]
+    audio = model.encode(mel.to(model.device, model.encoder.conv1.weight.dtype), n_positions, routing)
+    cache = model.new_cache(audio, n_positions, routing, capacity=start.shape[1] + limit)
+    hidden = model.decode(start, cache, routing)
+    at_sot = int((start[0] == tokenizer.sot).nonzero()[-1])
+    no_speech = model.logits(hidden[:, at_sot]).float().softmax(dim=1)[:, tokenizer.no_speech]
 
-    search: Search = Greedy(len(languages), limit, tokenizer.eot, device)
+    said = start[:, :0]
     for step in range(limit):
-        logits = model.logits(hidden[:, -1]).float()
-        logits.masked_fill_(masks[min(step, 1)], -torch.inf)
-        rows, tokens = search.step(logits.log_softmax(dim=1))
+        scores = model.logits(hidden[:, -1]).float()
+        for rule in rules:
+            rule(scores, said)
+        rows, tokens = search.step(scores.log_softmax(dim=1))
         if not len(tokens) or step == limit - 1:
             break
         if rows is not None:
             cache.index_select(rows)
             routing = None if routing is None else routing.index_select(rows)
+            said = said.index_select(0, rows)
+        said = torch.cat([said, tokens.unsqueeze(1)], 1)
         hidden = model.decode(tokens.unsqueeze(1), cache, routing)
 
     return [
         Decoded(
-            one.tokens, tokenizer.decode(one.tokens).strip(), one.logprob / (len(one.tokens) + 1), probability
+            tokens=one.tokens,
+            text=tokenizer.decode(one.tokens).strip(),
+            avg_logprob=one.logprob / (len(one.tokens) + 1),
+            no_speech_probability=probability,
+            temperature=options.temperature,
         )
         for one, probability in zip(search.results(), no_speech.tolist(), strict=True)
     ]
 
 
-def max_new_tokens(options: DecodingOptions, n_text_ctx: int, n_prompt: int) -> int:
-    """How many tokens may follow the start sequence: OpenAI's half of the context, or fewer."""
-    limit = min(n_text_ctx // 2, n_text_ctx - n_prompt)
+def _rules(backbone: Backbone, options: DecodingOptions) -> list[Rule]:
+    rules = [suppression(backbone, options.suppress_tokens, options.timestamps)]
+    if options.timestamps:
+        rules.append(timestamp_pairs(backbone.tokenizer, options.latest_first_s))
+    return rules
+
+
+def _search(options: DecodingOptions, n_rows: int, limit: int, eot: int, device: torch.device) -> Search:
+    if options.temperature > 0:
+        seeds = [options.seed] * n_rows
+        return Sampling(seeds, options.draws, options.temperature, eot, options.length_penalty)
+    if options.beams > 1:
+        return Beam(n_rows, options.beams, eot, options.patience, options.length_penalty)
+    return Greedy(n_rows, limit, eot, device)
+
+
+def max_new_tokens(options: DecodingOptions, n_text_ctx: int, n_start: int) -> int:
+    """How many tokens may follow what the decoder starts with: half of the context, or fewer."""
+    limit = min(n_text_ctx // 2, n_text_ctx - n_start)
     return limit if options.max_tokens is None else min(limit, options.max_tokens)
-
-
-def suppressed(backbone: Backbone, options: DecodingOptions) -> Tensor:
-    """Tokens that may not be chosen, bool (2, V): as the first token, and as any later one.
-
-    Every special token but the end of text is; in Whisper's vocabularies they all come after it.
-    """
-    mask = torch.zeros(2, backbone.model.dims.n_vocab, dtype=torch.bool)
-    mask[:, backbone.tokenizer.eot + 1 :] = True
-    mask[:, list(options.suppress_tokens)] = True
-    mask[:, [token for token in backbone.suppress_tokens if token != backbone.tokenizer.eot]] = True
-    mask[0, list(backbone.begin_suppress_tokens)] = True
-    return mask.to(backbone.model.device)

@@ -1,4 +1,4 @@
-"""Greedy decoding: a batch is its rows, whatever languages, lengths and adapters stand side by side."""
+"""Decoding: a batch is its rows, whatever languages, lengths, prompts and adapters stand side by side."""
 
 from dataclasses import replace
 
@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from toy_whisper import MAX_TOKENS, toy_backbone, toy_bank
 
-from lora_whisper.decoding.search import GREEDY, Decoded, DecodingOptions, Greedy, decode, suppressed
+from lora_whisper.decoding.rules import suppression
+from lora_whisper.decoding.search import GREEDY, Decoded, DecodingOptions, decode
 from lora_whisper.errors import UnknownLanguage, UsageError
 from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.model.checkpoint import Backbone
@@ -126,11 +127,11 @@ def test_what_never_ends_is_cut(backbone: Backbone, limit: int | None, longest: 
 def test_special_and_suppressed_tokens_are_never_chosen(backbone: Backbone) -> None:
     tokenizer = backbone.tokenizer
     first = replace(backbone, suppress_tokens=(70, tokenizer.sot), begin_suppress_tokens=(71, tokenizer.eot))
-    mask = suppressed(first, DecodingOptions(suppress_tokens=(72,)))
-    allowed = (~mask).nonzero().tolist()
-    text = set(range(tokenizer.eot)) - {70, 72}
-    assert {token for row, token in allowed if row == 0} == text - {71}
-    assert {token for row, token in allowed if row == 1} == text | {tokenizer.eot}
+    rule, text = suppression(first, (72,), timestamps=False), set(range(tokenizer.eot)) - {70, 72}
+    for said, allowed in (([], text - {71}), ([5], text | {tokenizer.eot})):
+        scores = torch.zeros(1, tokenizer.n_vocab)
+        rule(scores, torch.tensor([said], dtype=torch.int64))
+        assert set(scores[0].isfinite().nonzero().squeeze(1).tolist()) == allowed
 
     mel, n_positions = speech(3)
     heard = decode(backbone, mel, WORDS, n_positions=n_positions)
@@ -144,25 +145,114 @@ def test_special_and_suppressed_tokens_are_never_chosen(backbone: Backbone) -> N
     assert not unwanted & {token for one in rows for token in one.tokens}
 
 
-def test_greedy_follows_rows_as_they_leave() -> None:
-    search = Greedy(3, max_tokens=4, eot=9, device=torch.device("cpu"))
+BEAM, DRAWN = DecodingOptions(beams=4), DecodingOptions(temperature=0.7, draws=3)
+TIMED = DecodingOptions(timestamps=True)
+KINDS = {
+    "beam": BEAM,
+    "patient beam": DecodingOptions(beams=3, patience=2.0, length_penalty=0.6),
+    "drawn": DRAWN,
+    "timed": TIMED,
+    "timed beam": DecodingOptions(beams=3, timestamps=True),
+}
 
-    def scores(*tokens: int) -> Tensor:
-        return torch.full((len(tokens), 10), -5.0).scatter(1, torch.tensor(tokens).unsqueeze(1), -1.0)
 
-    rows, tokens = search.step(scores(1, 2, 3))
-    assert rows is None
-    assert tokens.tolist() == [1, 2, 3]
-    rows, tokens = search.step(scores(1, 9, 3))
-    assert rows is not None
-    assert (rows.tolist(), tokens.tolist()) == ([0, 2], [1, 3])
-    rows, tokens = search.step(scores(9, 4))
-    assert rows is not None
-    assert (rows.tolist(), tokens.tolist()) == ([1], [4])
-    search.step(scores(5))
-    results = search.results()
-    assert [one.tokens for one in results] == [(1, 1), (2,), (3, 3, 4, 5)]
-    assert [one.logprob for one in results] == [-3, -2, -4]
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_mixed_batch_is_each_row_alone_in_every_kind_of_search(
+    bank: AdapterBank, kind: str, seed: int
+) -> None:
+    mel, n_positions = speech(seed)
+    prompts = [(), (40, 41), (), (50,), (42, 43), ()] if seed else []
+    options = KINDS[kind]
+    batch = decode(
+        bank.backbone,
+        mel,
+        WORDS,
+        n_positions=n_positions,
+        routing=bank.route(TAGS),
+        options=options,
+        prompts=prompts,
+    )
+    alone = [
+        decode(
+            bank.backbone,
+            mel[[row], :, :frames],
+            [WORDS[row]],
+            routing=bank.route([TAGS[row]]),
+            options=options,
+            prompts=[prompts[row]] if prompts else [],
+        )[0]
+        for row, frames in enumerate(FRAMES)
+    ]
+    assert all(map(same, batch, alone))
+
+
+def test_each_kind_of_search_is_another(bank: AdapterBank) -> None:
+    heard = {}
+    for kind, options in {"greedy": GREEDY, **KINDS}.items():
+        found = [
+            decode(bank.backbone, speech(seed)[0], WORDS, n_positions=speech(seed)[1], options=options)
+            for seed in range(4)
+        ]
+        heard[kind] = tuple(one.tokens for batch in found for one in batch)
+    assert len(set(heard.values())) == len(heard)
+
+
+def test_beams_find_what_greedy_search_misses(bank: AdapterBank) -> None:
+    total = [0.0, 0.0]
+    for seed in range(6):
+        mel, n_positions = speech(seed)
+        for place, options in enumerate((GREEDY, BEAM)):
+            found = decode(bank.backbone, mel, WORDS, n_positions=n_positions, options=options)
+            total[place] += sum(one.avg_logprob for one in found)
+    assert total[1] > total[0]
+
+
+def test_a_prompt_changes_what_is_heard_and_only_there(backbone: Backbone) -> None:
+    mel, n_positions = speech()
+    plain = decode(backbone, mel, WORDS, n_positions=n_positions)
+    prompts = [(40, 41, 42)] + [()] * 5
+    prompted = decode(backbone, mel, WORDS, n_positions=n_positions, prompts=prompts)
+    assert prompted[1:] == plain[1:] and prompted[0] != plain[0]
+    start = torch.tensor([[backbone.tokenizer.sot_prev, 40, 41, 42, backbone.tokenizer.sot]])
+    audio = backbone.model.encode(mel[:1], n_positions[:1])
+    cache = backbone.model.new_cache(audio, n_positions[:1])
+    scores = backbone.model.logits(backbone.model.decode(start, cache))[0, -1]
+    expected = float(scores.softmax(0)[backbone.tokenizer.no_speech])
+    assert prompted[0].no_speech_probability == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_long_prompt_keeps_its_end(backbone: Backbone) -> None:
+    mel, _ = speech()
+    longest = backbone.model.dims.n_text_ctx // 2 - 1
+    long, short = ((40, *range(41, 60), *range(41, 60)), (*range(41, 60), *range(41, 60)))
+    heard = [decode(backbone, mel[:1], ["pl"], prompts=[prompt[-longest:]]) for prompt in (long, short)]
+    assert decode(backbone, mel[:1], ["pl"], prompts=[long]) == heard[0] == heard[1]
+
+
+def test_drawing_repeats_with_its_seed(backbone: Backbone) -> None:
+    mel, n_positions = speech()
+    one, again, other = (
+        decode(backbone, mel, WORDS, n_positions=n_positions, options=replace(DRAWN, seed=seed))
+        for seed in (1, 1, 2)
+    )
+    assert one == again and one != other
+    assert all(each.temperature == 0.7 for each in one)
+
+
+def test_text_that_repeats_itself_is_told_by_its_compression() -> None:
+    said, stuck = (Decoded((), text, 0.0, 0.0) for text in ("we went home early", "no no " * 40))
+    assert said.compression_ratio < 1.2 < 2.4 < stuck.compression_ratio
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"beams": 0}, {"draws": 0}, {"patience": 0}, {"temperature": -1}, {"length_penalty": 2},
+     {"latest_first_s": 31}, {"max_tokens": 0}],
+)  # fmt: skip
+def test_options_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        DecodingOptions(**wrong)  # type: ignore[arg-type]
 
 
 def test_decoding_leaves_no_trace(bank: AdapterBank) -> None:

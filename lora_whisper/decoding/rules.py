@@ -1,0 +1,67 @@
+"""What may be said next: rules that take tokens out of the scores, given what has been said.
+
+A rule is a pure function of the scores (R, V), changed in place, and of the tokens so far (R, L).
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lora_whisper.model.checkpoint import Backbone
+from lora_whisper.model.tokenizer import N_TIMESTAMPS, Tokenizer
+
+Rule = Callable[[Tensor, Tensor], None]
+
+
+def suppression(backbone: Backbone, tokens: Sequence[int], timestamps: bool) -> Rule:
+    """Special tokens but the end and, if wanted, timestamps are out, and so are `tokens`.
+
+    What the backbone suppresses is out too: some tokens always, others as the first one only.
+    """
+    tokenizer = backbone.tokenizer
+    always = torch.zeros(backbone.model.dims.n_vocab, dtype=torch.bool)
+    always[tokenizer.eot + 1 :] = True  # in Whisper's vocabularies all of them come after it
+    if timestamps:
+        always[tokenizer.timestamp_begin : tokenizer.timestamp_begin + N_TIMESTAMPS] = False
+    always[list(tokens)] = True
+    always[[token for token in backbone.suppress_tokens if token != tokenizer.eot]] = True
+    first = always.clone()
+    first[list(backbone.begin_suppress_tokens)] = True
+    first, always = (mask.to(backbone.model.device) for mask in (first, always))
+
+    def rule(scores: Tensor, said: Tensor) -> None:
+        scores.masked_fill_(always if said.shape[1] else first, -torch.inf)
+
+    return rule
+
+
+def timestamp_pairs(tokenizer: Tokenizer, latest_first_s: float) -> Rule:
+    """Times as Whisper writes them: one before each segment and one after it, never going back.
+
+    The first token is a time, at most `latest_first_s`; and where all times together are more probable than
+    any token of text, a time it is.
+    """
+    begin, eot = tokenizer.timestamp_begin, tokenizer.eot
+    latest = tokenizer.timestamp(latest_first_s)
+
+    def rule(scores: Tensor, said: Tensor) -> None:
+        if not said.shape[1]:
+            scores[:, :begin] = -torch.inf
+            scores[:, latest + 1 :] = -torch.inf
+            return
+        is_time = said >= begin
+        after_time = is_time[:, -1]
+        before = is_time[:, -2] if said.shape[1] > 1 else torch.ones_like(after_time)
+        scores[:, begin:].masked_fill_((after_time & before).unsqueeze(1), -torch.inf)  # text must follow
+        scores[:, :eot].masked_fill_((after_time & ~before).unsqueeze(1), -torch.inf)  # a segment just ended
+        last = torch.where(is_time, said, begin - 1).amax(1)
+        earliest = torch.where(after_time & ~before, last, last + 1)  # the next may begin where it ended
+        places = torch.arange(scores.shape[1], device=scores.device)
+        passed = (places >= begin) & (places < earliest.unsqueeze(1))
+        scores.masked_fill_(passed, -torch.inf)
+        logprobs = scores.log_softmax(1)
+        times_win = logprobs[:, begin:].logsumexp(1) > logprobs[:, :begin].amax(1)
+        scores[:, :begin].masked_fill_(times_win.unsqueeze(1), -torch.inf)
+
+    return rule

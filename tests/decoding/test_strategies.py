@@ -1,0 +1,107 @@
+"""Strategies on hand-made probabilities."""
+
+from itertools import pairwise, product
+
+import pytest
+import torch
+from torch import Tensor
+
+from lora_whisper.decoding.strategies import Beam, Greedy, Hypothesis, Sampling, Search, ranking
+
+CPU = torch.device("cpu")
+EOT = 3
+
+
+def chain(seed: int) -> Tensor:
+    """Log-probability of each token after each, (4, 4); row 3 is the start."""
+    generator = torch.Generator().manual_seed(seed)
+    return (2 * torch.randn(4, 4, generator=generator)).log_softmax(1)
+
+
+def run(search: Search, chains: list[Tensor], n_steps: int) -> list[Hypothesis]:
+    """The loop of `decode`, for a language of four tokens in which each depends on the one before."""
+    owner, last = list(range(len(chains))), [EOT] * len(chains)
+    for _ in range(n_steps):
+        scores = torch.stack([chains[row][token] for row, token in zip(owner, last, strict=True)])
+        rows, tokens = search.step(scores)
+        if not len(tokens):
+            break
+        owner = owner if rows is None else [owner[row] for row in rows.tolist()]
+        last = tokens.tolist()
+    return search.results()
+
+
+def most_probable(chain: Tensor, n_steps: int, length_penalty: float | None) -> Hypothesis:
+    """By trying everything that ends within so many steps."""
+    found = []
+    for length in range(n_steps):
+        for tokens in product(range(3), repeat=length):
+            path = [EOT, *tokens, EOT]
+            logprob = sum(float(chain[a, b]) for a, b in pairwise(path))
+            found.append(Hypothesis(tokens, logprob))
+    return max(found, key=lambda one: ranking(one, length_penalty))
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+def test_a_wide_and_patient_beam_finds_the_most_probable_of_all(seed: int, length_penalty: float) -> None:
+    chains = [chain(seed), chain(seed + 100)]
+    search = Beam(2, 100, EOT, patience=10, length_penalty=length_penalty)
+    for found, one in zip(run(search, chains, 5), chains, strict=True):
+        best = most_probable(one, 5, length_penalty)
+        assert found.tokens == best.tokens and found.logprob == pytest.approx(best.logprob, abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_beam_is_greedy(seed: int) -> None:
+    chains = [chain(seed + 10 * row) for row in range(3)]
+    beam = run(Beam(3, 1, EOT), chains, 6)
+    for found, greedy in zip(beam, run(Greedy(3, 6, EOT, CPU), chains, 6), strict=True):
+        if len(greedy.tokens) < 6:
+            assert found.tokens == greedy.tokens
+            assert found.logprob == pytest.approx(greedy.logprob, abs=1e-5)
+
+
+def test_what_never_ends_is_returned_all_the_same() -> None:
+    endless = torch.tensor([[0.0, -torch.inf, -torch.inf, -torch.inf]] * 4)
+    for search in (Beam(1, 2, EOT), Greedy(1, 4, EOT, CPU), Sampling([0], 2, 1.0, EOT, None)):
+        assert run(search, [endless], 4)[0] == Hypothesis((0, 0, 0, 0), 0.0)
+
+
+def test_greedy_follows_rows_as_they_leave() -> None:
+    search = Greedy(3, max_tokens=4, eot=9, device=torch.device("cpu"))
+
+    def scores(*tokens: int) -> Tensor:
+        return torch.full((len(tokens), 10), -5.0).scatter(1, torch.tensor(tokens).unsqueeze(1), -1.0)
+
+    rows, tokens = search.step(scores(1, 2, 3))
+    assert rows is None
+    assert tokens.tolist() == [1, 2, 3]
+    rows, tokens = search.step(scores(1, 9, 3))
+    assert rows is not None
+    assert (rows.tolist(), tokens.tolist()) == ([0, 2], [1, 3])
+    rows, tokens = search.step(scores(9, 4))
+    assert rows is not None
+    assert (rows.tolist(), tokens.tolist()) == ([1], [4])
+    search.step(scores(5))
+    results = search.results()
+    assert [one.tokens for one in results] == [(1, 1), (2,), (3, 3, 4, 5)]
+    assert [one.logprob for one in results] == [-3, -2, -4]
+
+
+def test_what_is_drawn_has_the_right_frequencies_and_depends_on_its_seed_alone() -> None:
+    probabilities = torch.tensor([0.5, 0.3, 0.2, 0.0])
+    ending = torch.full((4, 4), -torch.inf)
+    ending[:, EOT] = 0
+    ending[EOT] = probabilities.log()
+    n = 4000
+    found = run(Sampling(range(n), 1, 1.0, EOT, None), [ending] * n, 3)
+    counts = torch.bincount(torch.tensor([one.tokens[0] for one in found]), minlength=3) / n
+    torch.testing.assert_close(counts, probabilities[:3], atol=0.03, rtol=0)
+    assert run(Sampling([7], 1, 1.0, EOT, None), [ending], 3)[0] == found[7]
+
+
+def test_the_best_of_several_draws_is_kept() -> None:
+    one = chain(1)
+    single, several = (run(Sampling([5], draws, 1.0, EOT, None), [one], 6)[0] for draws in (1, 20))
+    assert ranking(several, None) >= ranking(single, None)
