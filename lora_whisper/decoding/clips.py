@@ -62,6 +62,13 @@ class Clip:
             return len(self.audio) / SAMPLE_RATE
         return max(0.0, audio_duration_s(self.audio) - self.start_s)
 
+    def part(self, start_s: float, end_s: float) -> "Clip":
+        """The stretch between two times, counted from where the clip begins."""
+        if isinstance(self.audio, np.ndarray):
+            first, last = round(start_s * SAMPLE_RATE), round(end_s * SAMPLE_RATE)
+            return Clip(self.audio[first:last], self.language)
+        return Clip(self.audio, self.language, self.start_s + start_s, end_s - start_s)
+
     def load(self) -> Samples:
         """The samples (n_samples,).
 

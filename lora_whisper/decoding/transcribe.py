@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -27,6 +28,8 @@ from lora_whisper.model.language_id import detect_language
 
 BATCH_S = 240.0
 """Seconds of audio, padding included, that go through the model at once."""
+
+Probabilities = npt.NDArray[np.float64]
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -157,7 +160,7 @@ class LoraWhisper:
         """
         job = self._load(0, Clip(audio, language))
         if job.target is None:
-            (job,) = self._recognise([job], self._candidates(languages))
+            (job,) = self._recognise([job], self.candidates(languages))
         info = TranscriptionInfo(job.known.tag, job.probability, job.duration_s)
 
         def segments() -> Iterator[Segment]:
@@ -181,7 +184,7 @@ class LoraWhisper:
         Raises:
             UnknownLanguage: one of `languages` has neither an adapter nor a token.
         """
-        candidates = self._candidates(languages) if any(clip.language is None for clip in clips) else {}
+        candidates = self.candidates(languages) if any(clip.language is None for clip in clips) else {}
         costs_s: dict[int, float] = {}
         for index, clip in enumerate(clips):
             try:
@@ -217,18 +220,6 @@ class LoraWhisper:
             )
         return Target(tag, None, code, self.backbone.audio_context)
 
-    def _candidates(self, languages: Sequence[str] | None) -> dict[str, str]:
-        """Tag for each Whisper code among which languages are recognised.
-
-        Where a language borrows the token of another one that is also a candidate, the token means its owner.
-        """
-        tags = (
-            languages or self.bank.tags or [normalize_tag(code) for code in self.backbone.tokenizer.languages]
-        )
-        targets = [self.target(tag) for tag in tags]
-        borrowers_last = sorted(targets, key=lambda one: whisper_code(one.tag) != one.token_language)
-        return {one.token_language: one.tag for one in reversed(borrowers_last)}
-
     def _cost_s(self, clip: Clip) -> float:
         """Seconds that the clip takes up in a batch; also proves that its language can be transcribed."""
         context = self.backbone.audio_context if clip.language is None else self.target(clip.language).context
@@ -250,16 +241,77 @@ class LoraWhisper:
                 loaded.append(Outcome(index, None, error))
         return loaded
 
+    def language_probabilities(self, pieces: Sequence[Clip], codes: Sequence[str]) -> Probabilities:
+        """Probability of each Whisper code in each piece, float (n, len(codes)), by the bare backbone.
+
+        Raises:
+            AudioError: a piece cannot be read.
+        """
+
+        def rows(mel: Tensor, n_positions: Tensor | None, _: Sequence[int]) -> list[list[float]]:
+            found = detect_language(self.backbone, mel, n_positions, list(codes))
+            return [[row[code] for code in codes] for row in found]
+
+        found = self._in_batches([(piece, self.backbone.audio_context) for piece in pieces], rows)
+        return np.array(found).reshape(len(pieces), len(codes))
+
+    def hear(
+        self,
+        pieces: Sequence[Clip],
+        targets: Sequence[Target],
+        options: DecodingOptions = GREEDY,
+        prompts: Sequence[Sequence[int]] = (),
+    ) -> list[Decoded]:
+        """What is heard in each piece, none over 30 s, in mixed batches.
+
+        Args:
+            pieces: read when their batch comes.
+            targets: how each is transcribed.
+            options: of the search.
+            prompts: tokens of what was said before each; empty for nothing at all.
+
+        Raises:
+            AudioError: a piece cannot be read.
+        """
+
+        def decoded(mel: Tensor, n_positions: Tensor | None, rows: Sequence[int]) -> list[Decoded]:
+            batch = [targets[row] for row in rows]
+            return decode(
+                self.backbone,
+                mel,
+                [target.token_language for target in batch],
+                n_positions=n_positions,
+                routing=self.bank.route([target.adapter for target in batch]),
+                options=options,
+                prompts=[prompts[row] for row in rows] if prompts else (),
+            )
+
+        contexts = [target.context for target in targets]
+        return self._in_batches(list(zip(pieces, contexts, strict=True)), decoded)
+
+    def candidates(self, languages: Sequence[str] | None) -> dict[str, str]:
+        """Tag for each Whisper code among which languages are recognised.
+
+        Where a language borrows the token of another one that is also a candidate, the token means its owner.
+
+        Args:
+            languages: tags; None for those with an adapter, without adapters for all that the backbone knows.
+
+        Raises:
+            UnknownLanguage: one has neither an adapter nor a token.
+        """
+        tags = (
+            languages or self.bank.tags or [normalize_tag(code) for code in self.backbone.tokenizer.languages]
+        )
+        targets = [self.target(tag) for tag in tags]
+        borrowers_last = sorted(targets, key=lambda one: whisper_code(one.tag) != one.token_language)
+        return {one.token_language: one.tag for one in reversed(borrowers_last)}
+
     def _recognise(self, jobs: Sequence[_Job], candidates: Mapping[str, str]) -> list[_Job]:
         """The jobs with the language that is most probable over all their windows, by the bare backbone."""
         codes = list(candidates)
-
-        def probabilities(mel: Tensor, n_positions: Tensor | None, _: Sequence[int]) -> list[list[float]]:
-            found = detect_language(self.backbone, mel, n_positions, codes)
-            return [[row[code] for code in codes] for row in found]
-
-        pieces = [(window, self.backbone.audio_context) for job in jobs for window in job.windows]
-        rows = iter(self._in_batches(pieces, probabilities))
+        pieces = [Clip(window) for job in jobs for window in job.windows]
+        rows = iter(self.language_probabilities(pieces, codes))
         known = []
         for job in jobs:
             lengths = [len(window) for window in job.windows]
@@ -271,34 +323,21 @@ class LoraWhisper:
 
     def _transcripts(self, jobs: Sequence[_Job], options: DecodingOptions) -> list[Transcript]:
         """One transcript per job, whose languages are known; one segment per window."""
-        targets = [job.known for job in jobs for _ in job.cuts]
-
-        def hear(mel: Tensor, n_positions: Tensor | None, rows: Sequence[int]) -> list[Decoded]:
-            batch = [targets[row] for row in rows]
-            return decode(
-                self.backbone,
-                mel,
-                [target.token_language for target in batch],
-                n_positions=n_positions,
-                routing=self.bank.route([target.adapter for target in batch]),
-                options=options,
-            )
-
-        pieces = [(window, job.known.context) for job in jobs for window in job.windows]
-        decoded = iter(self._in_batches(pieces, hear))
+        pieces = [Clip(window) for job in jobs for window in job.windows]
+        decoded = iter(self.hear(pieces, [job.known for job in jobs for _ in job.cuts], options))
         return [_transcript(job, [next(decoded) for _ in job.cuts]) for job in jobs]
 
     def _in_batches(
         self,
-        pieces: Sequence[tuple[Samples, AudioContext]],
+        pieces: Sequence[tuple[Clip, AudioContext]],
         function: Callable[[Tensor, Tensor | None, Sequence[int]], list[_Out]],
     ) -> list[_Out]:
         """What `function` makes of each piece, given batches (mel, n_positions, rows), in order."""
         model, results = self.backbone.model, dict[int, _Out]()
-        frames = [n_frames(len(samples), context) for samples, context in pieces]
+        frames = [n_frames(round(clip.length_s() * SAMPLE_RATE), context) for clip, context in pieces]
         for rows in plan([n * HOP_LENGTH / SAMPLE_RATE for n in frames], self.batch_s):
             mel, n_positions = pad(
-                [features(pieces[row][0], model.dims.n_mels, pieces[row][1]) for row in rows]
+                [features(pieces[row][0].load(), model.dims.n_mels, pieces[row][1]) for row in rows]
             )
             n_positions = None if n_positions is None else n_positions.to(model.device)
             results.update(zip(rows, function(mel.to(model.device), n_positions, rows), strict=True))

@@ -1,0 +1,222 @@
+"""Recordings of any length, in bounded memory, stretch of speech by stretch of speech.
+
+activity → stretches → language of each → smoothed → packed → heard in mixed batches of all files
+
+Audio is read when it is needed; what stays are times, texts and languages.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lora_whisper.audio_file import Samples
+from lora_whisper.decoding.activity import Activity, ActivityLimits, Region, speech_regions
+from lora_whisper.decoding.clips import Clip
+from lora_whisper.decoding.fallback import split_by_timestamps, with_fallback
+from lora_whisper.decoding.longform import WINDOW_S, LongFormOptions, Unknown, groups_of, transcript_of
+from lora_whisper.decoding.search import Decoded, DecodingOptions
+from lora_whisper.decoding.smoothing import most_probable_path
+from lora_whisper.decoding.transcribe import LoraWhisper, Outcome, Probabilities, Target
+from lora_whisper.decoding.transcript import Segment
+from lora_whisper.errors import LoraWhisperError
+
+BLOCK_S = 60.0
+"""Seconds of audio that are read at once to find speech."""
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Speech in one language that is heard at once.
+
+    Attributes:
+        file: number of the clip in its group.
+        region: from its first to its last speech.
+        targets: how it may be transcribed, the likeliest language first.
+        probability: of the first.
+    """
+
+    file: int
+    region: Region
+    targets: tuple[Target, ...]
+    probability: float
+
+
+def transcribe_by_speech(
+    asr: LoraWhisper,
+    clips: Sequence[Clip],
+    activity: Activity,
+    languages: Sequence[str] | None = None,
+    options: LongFormOptions | None = None,
+) -> Iterator[Outcome]:
+    """The outcome of each clip, group by group; a bad clip does not stop the others.
+
+    Args:
+        asr: backbone and adapters.
+        clips: those without a language may change it from one stretch of speech to the next.
+        activity: finds the speech.
+        languages: tags that are allowed; as for `LoraWhisper.transcribe`.
+        options: how.
+
+    Raises:
+        UnknownLanguage: one of `languages` has neither an adapter nor a token.
+    """
+    options = options or LongFormOptions()
+    allowed = asr.candidates(languages) if any(clip.language is None for clip in clips) else {}
+    for group in groups_of(clips):
+        found: dict[int, list[Region]] = {}
+        for index in group:
+            try:
+                if clips[index].language is not None:
+                    asr.target(str(clips[index].language))
+                found[index] = find_speech(clips[index], activity, options.activity)
+            except LoraWhisperError as error:
+                yield Outcome(index, None, error)
+        windows = [
+            one
+            for index, regions in found.items()
+            for one in _windows(asr, index, clips[index], regions, allowed, options)
+        ]
+        segments = _heard(asr, clips, windows, options)
+        for index in found:
+            yield Outcome(index, transcript_of(clips[index], segments.get(index, [])))
+
+
+def find_speech(clip: Clip, activity: Activity, limits: ActivityLimits) -> list[Region]:
+    """The stretches of speech of a clip, whatever its length.
+
+    Raises:
+        AudioError: it cannot be read.
+    """
+    length_s = clip.length_s()
+
+    def blocks() -> Iterator[Samples]:
+        start_s = 0.0
+        while start_s < length_s - 1e-3:
+            end_s = min(start_s + BLOCK_S, length_s)
+            yield clip.part(start_s, end_s).load()
+            start_s = end_s
+
+    return speech_regions(activity.probabilities(blocks()), length_s, limits)
+
+
+def _windows(
+    asr: LoraWhisper,
+    file: int,
+    clip: Clip,
+    regions: Sequence[Region],
+    allowed: dict[str, str],
+    options: LongFormOptions,
+) -> list[_Window]:
+    """The stretches of a clip with their languages, packed."""
+    if not regions:
+        return []
+    if clip.language is not None:
+        target = asr.target(clip.language)
+        single = [_Window(file, region, (target,), 1.0) for region in regions]
+        return _packed(single, options)
+    pieces = [_piece(clip, region, options.activity.margin_s) for region in regions]
+    codes = list(asr.backbone.tokenizer.languages)
+    everything = asr.language_probabilities(pieces, codes)
+    columns = [codes.index(code) for code in allowed]
+    known = everything[:, columns].sum(1)
+    shares = everything[:, columns] / known[:, None].clip(1e-9)
+    path = most_probable_path(shares, options.stay)
+    tags = list(allowed.values())
+    windows = []
+    for row, (region, best) in enumerate(zip(regions, path, strict=True)):
+        if options.unknown != "nearest" and known[row] < options.least_known:
+            windows.append(_unknown_window(asr, file, region, codes, everything[row], options.unknown))
+            continue
+        ranked = [best, *(int(i) for i in np.argsort(-shares[row]) if i != best)]
+        targets = tuple(asr.target(tags[i]) for i in ranked[: options.rescore])
+        windows.append(_Window(file, region, targets, float(shares[row, best])))
+    return _packed(windows, options)
+
+
+def _unknown_window(
+    asr: LoraWhisper, file: int, region: Region, codes: Sequence[str], row: Probabilities, unknown: Unknown
+) -> _Window:
+    """Speech in no allowed language: for the bare backbone, or for nobody."""
+    best = int(row.argmax())
+    bare = Target(codes[best], None, codes[best], asr.backbone.audio_context)
+    return _Window(file, region, (bare,) if unknown == "bare" else (), float(row[best]))
+
+
+def _packed(windows: Sequence[_Window], options: LongFormOptions) -> list[_Window]:
+    """Neighbours in one language joined, up to the length and the gap that are allowed."""
+    packed: list[_Window] = []
+    for one in windows:
+        last = packed[-1] if packed else None
+        joined = Region(last.region.start_s, one.region.end_s) if last else one.region
+        fits = joined.duration_s + 2 * options.activity.margin_s <= min(options.packed_s, WINDOW_S)
+        near = last is not None and one.region.start_s - last.region.end_s <= options.longest_gap_s
+        if last is not None and fits and near and last.targets[:1] == one.targets[:1]:
+            weights = last.region.duration_s, one.region.duration_s
+            mean = float(np.average([last.probability, one.probability], weights=weights))
+            packed[-1] = replace(last, region=joined, probability=mean)
+        else:
+            packed.append(one)
+    return packed
+
+
+def _piece(clip: Clip, region: Region, margin_s: float) -> Clip:
+    """The audio of a stretch with a margin."""
+    return clip.part(max(0.0, region.start_s - margin_s), min(clip.length_s(), region.end_s + margin_s))
+
+
+def _heard(
+    asr: LoraWhisper, clips: Sequence[Clip], windows: Sequence[_Window], options: LongFormOptions
+) -> dict[int, list[Segment]]:
+    """Segments of each clip, of all clips in mixed batches."""
+    attempts = [(one, target) for one in windows for target in one.targets]
+    pieces = [_piece(clips[one.file], one.region, options.activity.margin_s) for one, _ in attempts]
+    prompt = (
+        tuple(asr.backbone.tokenizer.encode(f" {options.initial_prompt}")) if options.initial_prompt else ()
+    )
+
+    def hear(rows: Sequence[int], decoding: DecodingOptions) -> list[Decoded]:
+        chosen = [pieces[row] for row in rows]
+        targets = [attempts[row][1] for row in rows]
+        return asr.hear(chosen, targets, decoding, [prompt] * len(rows) if prompt else ())
+
+    heard = iter(with_fallback(hear, len(attempts), options.decoding, options.fallback))
+    segments: dict[int, list[Segment]] = {}
+    for one in windows:
+        results = [(target, next(heard)) for target in one.targets]
+        if results:
+            target, best = max(results, key=lambda pair: pair[1].avg_logprob)
+            segments.setdefault(one.file, []).extend(_segments(asr, one, target, best, options))
+        else:
+            nothing = Segment(one.region.start_s, one.region.end_s, "", "und", one.probability, 0.0, 0.0)
+            segments.setdefault(one.file, []).append(nothing)
+    return segments
+
+
+def _segments(
+    asr: LoraWhisper, window: _Window, target: Target, decoded: Decoded, options: LongFormOptions
+) -> list[Segment]:
+    """The segments of a window: by its timestamps, or the whole of it."""
+    whole = Segment(
+        start_s=window.region.start_s,
+        end_s=window.region.end_s,
+        text=decoded.text,
+        language=target.tag,
+        language_probability=window.probability,
+        avg_logprob=decoded.avg_logprob,
+        no_speech_probability=decoded.no_speech_probability,
+    )
+    if not options.decoding.timestamps:
+        return [whole] if decoded.text else []
+    first_s = max(0.0, window.region.start_s - options.activity.margin_s)
+    length_s = window.region.end_s + options.activity.margin_s - first_s
+    pieces, _ = split_by_timestamps(decoded.tokens, asr.backbone.tokenizer, length_s)
+    return [
+        replace(
+            whole,
+            start_s=max(whole.start_s, first_s + piece.start_s),
+            end_s=min(whole.end_s, first_s + piece.end_s),
+            text=asr.backbone.tokenizer.decode(piece.tokens).strip(),
+        )
+        for piece in pieces
+    ]

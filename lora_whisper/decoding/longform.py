@@ -1,0 +1,82 @@
+"""Recordings of any length: what both ways of transcribing them share."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lora_whisper.audio import N_SAMPLES, SAMPLE_RATE
+from lora_whisper.decoding.activity import ActivityLimits
+from lora_whisper.decoding.clips import Clip
+from lora_whisper.decoding.fallback import Fallback
+from lora_whisper.decoding.search import GREEDY, DecodingOptions
+from lora_whisper.decoding.transcript import Segment, Transcript
+from lora_whisper.errors import LoraWhisperError
+
+WINDOW_S = N_SAMPLES / SAMPLE_RATE
+GROUP_S = 1800.0
+"""Files are transcribed together until they last so long; a longer one alone."""
+
+Unknown = Literal["nearest", "bare", "refuse"]
+"""Speech in a language that is not allowed: taken for the nearest one that is, heard by the bare backbone, or
+left without a text."""
+
+
+@dataclass(frozen=True)
+class LongFormOptions:
+    """How recordings are transcribed.
+
+    Attributes:
+        decoding: of each window.
+        fallback: when a window is decoded again.
+        activity: what counts as speech.
+        stay: probability that the language stays from one stretch of speech to the next; 1 / languages and
+            below does not smooth at all.
+        packed_s: stretches in one language that follow each other are heard together up to this length: worth
+            it where each window costs 30 s. 0 keeps them apart.
+        longest_gap_s: those further apart are never heard together.
+        rescore: decode so many of the likeliest languages of a window and keep the best; 1 decodes one.
+        unknown: what to do with speech in other languages.
+        least_known: probability of all allowed languages together below which speech is unknown.
+        previous_text: the text before a window is its prompt; sequential only.
+        initial_prompt: text before the first window, or before each one where there is no order.
+    """
+
+    decoding: DecodingOptions = GREEDY
+    fallback: Fallback = field(default_factory=Fallback)
+    activity: ActivityLimits = field(default_factory=ActivityLimits)
+    stay: float = 0.5
+    packed_s: float = 0.0
+    longest_gap_s: float = 1.5
+    rescore: int = 1
+    unknown: Unknown = "nearest"
+    least_known: float = 0.1
+    previous_text: bool = True
+    initial_prompt: str = ""
+
+
+def groups_of(clips: Sequence[Clip]) -> Iterator[list[int]]:
+    """Numbers of the clips that are transcribed together, in order."""
+    group: list[int] = []
+    total_s = 0.0
+    for index, clip in enumerate(clips):
+        try:
+            length_s = clip.length_s()
+        except LoraWhisperError:
+            length_s = 0.0  # told when it is read
+        if group and total_s + length_s > GROUP_S:
+            yield group
+            group, total_s = [], 0.0
+        group.append(index)
+        total_s += length_s
+    if group:
+        yield group
+
+
+def transcript_of(clip: Clip, segments: Sequence[Segment]) -> Transcript:
+    """The segments in order, and the language of the most speech."""
+    spoken: dict[str, float] = {}
+    for one in segments:
+        spoken[one.language] = spoken.get(one.language, 0.0) + one.end_s - one.start_s
+    main = max(spoken, key=lambda tag: spoken[tag]) if spoken else clip.language or "und"
+    ordered = tuple(sorted(segments, key=lambda one: one.start_s))
+    return Transcript(clip.name, clip.length_s(), main, ordered)

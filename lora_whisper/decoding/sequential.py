@@ -1,0 +1,132 @@
+"""Recordings of any length, window after window: Whisper's own algorithm (Radford et al. 2022, section 4.5).
+
+Each window begins where the last timestamp ended, with the text before it as a prompt; files go side by side.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from lora_whisper.decoding.clips import Clip
+from lora_whisper.decoding.fallback import split_by_timestamps, with_fallback
+from lora_whisper.decoding.longform import WINDOW_S, LongFormOptions, groups_of, transcript_of
+from lora_whisper.decoding.search import Decoded, DecodingOptions
+from lora_whisper.decoding.transcribe import LoraWhisper, Outcome, Target
+from lora_whisper.decoding.transcript import Segment
+from lora_whisper.errors import LoraWhisperError
+
+
+@dataclass
+class _Reader:
+    """Where a file stands that is read window after window."""
+
+    index: int
+    clip: Clip
+    length_s: float
+    target: Target
+    probability: float
+    seek_s: float = 0.0
+    said: list[int] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+
+    @property
+    def window(self) -> Clip:
+        """The next 30 s, or what is left."""
+        return self.clip.part(self.seek_s, min(self.seek_s + WINDOW_S, self.length_s))
+
+
+def transcribe_sequentially(
+    asr: LoraWhisper,
+    clips: Sequence[Clip],
+    languages: Sequence[str] | None = None,
+    options: LongFormOptions | None = None,
+) -> Iterator[Outcome]:
+    """The outcome of each clip, one language each, all files of a group side by side; see the module.
+
+    Args:
+        asr: backbone and adapters.
+        clips: with or without their language.
+        languages: tags among which it is recognised, from up to eight windows of the clip.
+        options: how; timestamps are always used.
+
+    Raises:
+        UnknownLanguage: one of `languages` has neither an adapter nor a token.
+    """
+    options = options or LongFormOptions()
+    options = replace(options, decoding=replace(options.decoding, timestamps=True))
+    allowed = asr.candidates(languages) if any(clip.language is None for clip in clips) else {}
+    for group in groups_of(clips):
+        readers: list[_Reader] = []
+        for index in group:
+            try:
+                readers.append(_reader(asr, index, clips[index], allowed, options))
+            except LoraWhisperError as error:
+                yield Outcome(index, None, error)
+        active = readers
+        while active:
+            _read_on(asr, active, options)
+            for reader in active:
+                if reader.seek_s >= reader.length_s - 0.01:
+                    yield Outcome(reader.index, transcript_of(reader.clip, reader.segments))
+            active = [one for one in active if one.seek_s < one.length_s - 0.01]
+
+
+def _reader(
+    asr: LoraWhisper, index: int, clip: Clip, allowed: dict[str, str], options: LongFormOptions
+) -> _Reader:
+    """A file at its beginning, in its language."""
+    length_s = clip.length_s()
+    prompt = asr.backbone.tokenizer.encode(f" {options.initial_prompt}") if options.initial_prompt else []
+    if clip.language is not None:
+        return _Reader(index, clip, length_s, asr.target(clip.language), 1.0, said=prompt)
+    starts = np.linspace(0, max(0.0, length_s - WINDOW_S), 8 if length_s > WINDOW_S else 1)
+    pieces = [clip.part(start, min(start + WINDOW_S, length_s)) for start in starts.tolist()]
+    mean = asr.language_probabilities(pieces, list(allowed)).mean(0)
+    best = int(mean.argmax())
+    return _Reader(
+        index, clip, length_s, asr.target(list(allowed.values())[best]), float(mean[best]), said=prompt
+    )
+
+
+def _read_on(asr: LoraWhisper, readers: Sequence[_Reader], options: LongFormOptions) -> None:
+    """One window of each file."""
+    pieces = [reader.window for reader in readers]
+
+    def hear(rows: Sequence[int], decoding: DecodingOptions) -> list[Decoded]:
+        return asr.hear(
+            [pieces[row] for row in rows],
+            [readers[row].target for row in rows],
+            decoding,
+            [readers[row].said for row in rows],
+        )
+
+    heard = with_fallback(hear, len(readers), options.decoding, options.fallback)
+    for reader, one in zip(readers, heard, strict=True):
+        _advance(asr, reader, one, options)
+
+
+def _advance(asr: LoraWhisper, reader: _Reader, decoded: Decoded, options: LongFormOptions) -> None:
+    """Take over what was heard in a file's window, and go to the next."""
+    tokenizer = asr.backbone.tokenizer
+    window_s = min(WINDOW_S, reader.length_s - reader.seek_s)
+    pieces, done_s = split_by_timestamps(decoded.tokens, tokenizer, window_s)
+    for piece in pieces:
+        text = tokenizer.decode(piece.tokens).strip()
+        if text and piece.end_s > piece.start_s:
+            reader.segments.append(
+                Segment(
+                    start_s=reader.seek_s + piece.start_s,
+                    end_s=reader.seek_s + piece.end_s,
+                    text=text,
+                    language=reader.target.tag,
+                    language_probability=reader.probability,
+                    avg_logprob=decoded.avg_logprob,
+                    no_speech_probability=decoded.no_speech_probability,
+                )
+            )
+    if options.previous_text and decoded.temperature < 0.5:
+        reader.said += [token for piece in pieces for token in piece.tokens]
+    else:
+        reader.said.clear()  # a text that was guessed would lead the next window astray
+    reader.seek_s += done_s

@@ -1,0 +1,167 @@
+"""How well recordings in changing languages are transcribed: `python recipes/long_recordings.py`.
+
+Joins synthetic utterances of the test split with pauses, four languages taking turns, so that every time is
+known, and prints language, error rates, boundaries and memory of both ways of transcribing. The bare `mini`
+listens, so the speech is of the "general" domain; its error rate on the separate utterances is the yardstick.
+"""
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from lora_whisper.audio import SAMPLE_RATE
+from lora_whisper.data.synthetic import SyntheticSpeech
+from lora_whisper.decoding.activity import SileroActivity
+from lora_whisper.decoding.by_speech import transcribe_by_speech
+from lora_whisper.decoding.clips import Clip
+from lora_whisper.decoding.longform import LongFormOptions
+from lora_whisper.decoding.sequential import transcribe_sequentially
+from lora_whisper.decoding.transcribe import LoraWhisper
+from lora_whisper.decoding.transcript import Segment, Transcript, to_json
+from lora_whisper.evaluation.metrics import ErrorCounts, error_counts, units
+from lora_whisper.evaluation.normalizers import normalize
+from lora_whisper.files import prepare_folder, write_json, write_text
+
+LANGUAGES = ("de", "es", "it", "pl")
+PAUSE_S = (0.4, 1.5)
+Spoken = tuple[float, float, str, str]
+"""Start and end in seconds, language, text."""
+
+
+def recording(path: Path, minutes: float, languages: Sequence[str], seed: int) -> list[Spoken]:
+    """Write a recording and return what is said in it; the language changes after one to four utterances."""
+    speech, rng = SyntheticSpeech(languages, "test", seed), np.random.default_rng(seed)
+    said: list[Spoken] = []
+    position, number, tag = SAMPLE_RATE // 2, 0, languages[0]
+    with soundfile.SoundFile(path, "w", SAMPLE_RATE, 1) as file:
+        file.write(np.zeros(position, np.float32))
+        while position < 60 * minutes * SAMPLE_RATE:
+            tag = str(rng.choice([one for one in languages if one != tag])) if len(languages) > 1 else tag
+            for _ in range(int(rng.integers(1, 5))):
+                audio, text, _ = speech.utterance(tag, number)
+                pause = int(rng.uniform(*PAUSE_S) * SAMPLE_RATE)
+                said.append((position / SAMPLE_RATE, (position + len(audio)) / SAMPLE_RATE, tag, text))
+                file.write(np.concatenate([audio, np.zeros(pause, np.float32)]))
+                position, number = position + len(audio) + pause, number + 1
+    return said
+
+
+def counts(said: str, heard: str, tag: str) -> ErrorCounts:
+    """Character errors of a transcript."""
+    return error_counts(*(units(normalize(text, tag), "character") for text in (said, heard)))
+
+
+def separate_cer(asr: LoraWhisper, path: Path, said: Sequence[Spoken]) -> float:
+    """CER of the utterances cut out exactly, each told its language."""
+    clips = [Clip(path, tag, start, end - start) for start, end, tag, _ in said]
+    total = ErrorCounts()
+    for outcome in asr.transcribe_batch(clips):
+        if outcome.transcript is None:
+            raise RuntimeError(str(outcome.error))
+        heard = " ".join(one.text for one in outcome.transcript.segments)
+        total += counts(said[outcome.index][3], heard, said[outcome.index][2])
+    return total.rate
+
+
+def report(transcript: Transcript, said: Sequence[Spoken]) -> dict[str, float]:
+    """Language by time, CER, and how far the edges of utterances are from the nearest segment edges."""
+    segments = transcript.segments
+    right_s = sum(
+        _overlap_s(one, start, end) for start, end, tag, _ in said for one in segments if one.language == tag
+    )
+    heard_s = sum(_overlap_s(one, start, end) for start, end, *_ in said for one in segments)
+    starts, ends = [one.start_s for one in segments], [one.end_s for one in segments]
+    errors = [min(abs(time - edge) for edge in edges) for edges, place in ((starts, 0), (ends, 1))
+              for spoken in said for time in (float(spoken[place]),)]  # fmt: skip
+    rises = all(a.start_s <= a.end_s and a.start_s <= b.start_s for a, b in pairwise(segments))
+    return {
+        "speech_s": sum(end - start for start, end, *_ in said),
+        "language_right_of_speech": right_s / sum(end - start for start, end, *_ in said),
+        "speech_covered": heard_s / sum(end - start for start, end, *_ in said),
+        "cer": _aligned_cer(segments, said),
+        "median_boundary_error_s": median(errors),
+        "monotone": float(rises),
+    }
+
+
+def _aligned_cer(segments: Sequence[Segment], said: Sequence[Spoken]) -> float:
+    """CER of the whole, stretch by stretch of one language; a segment belongs to that of its middle."""
+    stretches = list(_stretches(said))
+    heard: list[list[str]] = [[] for _ in stretches]
+    for one in segments:
+        middle = (one.start_s + one.end_s) / 2
+        nearest = min(
+            range(len(stretches)), key=lambda i: max(stretches[i][0] - middle, middle - stretches[i][1])
+        )
+        heard[nearest].append(one.text)
+    total = ErrorCounts()
+    for (_, _, tag, text), texts in zip(stretches, heard, strict=True):
+        total += counts(text, " ".join(texts), tag)
+    return total.rate
+
+
+def _stretches(said: Sequence[Spoken]) -> Iterator[Spoken]:
+    """Utterances that follow each other in one language, joined."""
+    current: Spoken | None = None
+    for start, end, tag, text in said:
+        if current and current[2] == tag:
+            current = (current[0], end, tag, f"{current[3]} {text}")
+        else:
+            if current:
+                yield current
+            current = (start, end, tag, text)
+    if current:
+        yield current
+
+
+def _overlap_s(one: Segment, start_s: float, end_s: float) -> float:
+    return max(0.0, min(one.end_s, end_s) - max(one.start_s, start_s))
+
+
+def main() -> None:
+    """Make the recording, transcribe it in each way, print and keep the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=12)
+    parser.add_argument("--seed", type=int, default=77)
+    parser.add_argument("--languages", default=",".join(LANGUAGES))
+    parser.add_argument("--backbone", default="mini")
+    parser.add_argument("--out", type=Path, default=Path("runs/long"))
+    options = parser.parse_args()
+    path = prepare_folder(options.out) / f"recording-{options.seed}.flac"
+    languages = options.languages.split(",")
+    said = recording(path, options.minutes, languages, options.seed)
+    asr, activity = LoraWhisper(options.backbone), SileroActivity()
+    found: dict[str, Any] = {"separate": {"cer": separate_cer(asr, path, said)}}
+    ways = {
+        "by speech": lambda: transcribe_by_speech(asr, [Clip(path)], activity, languages),
+        "by speech, two languages tried": lambda: transcribe_by_speech(
+            asr, [Clip(path)], activity, languages, LongFormOptions(rescore=2)
+        ),
+        "sequential, first language": lambda: transcribe_sequentially(asr, [Clip(path)], languages),
+    }
+    for name, transcribe in ways.items():
+        began = time.monotonic()
+        (outcome,) = transcribe()
+        if outcome.transcript is None:
+            raise RuntimeError(str(outcome.error))
+        seconds = time.monotonic() - began
+        found[name] = report(outcome.transcript, said) | {"seconds": seconds}
+        write_text(
+            options.out / f"{name.replace(' ', '-').replace(',', '')}.json", to_json(outcome.transcript)
+        )
+    found["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    write_json(options.out / "figures.json", found)
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()

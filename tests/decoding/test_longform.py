@@ -1,0 +1,211 @@
+"""Recordings of any length on the toy model: order, routing, batches, memory; an activity made by hand."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from toy_whisper import toy_backbone, toy_bank, toy_speech
+
+from lora_whisper.audio import SAMPLE_RATE
+from lora_whisper.audio_file import Samples
+from lora_whisper.decoding.activity import FRAME, Probabilities
+from lora_whisper.decoding.by_speech import find_speech, transcribe_by_speech
+from lora_whisper.decoding.clips import Clip
+from lora_whisper.decoding.fallback import NEVER
+from lora_whisper.decoding.longform import LongFormOptions
+from lora_whisper.decoding.search import DecodingOptions
+from lora_whisper.decoding.sequential import transcribe_sequentially
+from lora_whisper.decoding.transcribe import LoraWhisper, Outcome
+from lora_whisper.errors import UnknownLanguage
+
+PLAIN = LongFormOptions(fallback=NEVER)
+SPOKEN = ((0.5, 2.0), (2.8, 4.0), (5.0, 7.5), (9.0, 10.0))
+
+
+class Loud:
+    """Whatever is loud is speech; remembers how much it was given at once."""
+
+    largest = 0
+
+    def probabilities(self, blocks: Iterable[Samples]) -> Probabilities:
+        found, rest = [], np.zeros(0, np.float32)
+        for block in blocks:
+            self.largest = max(self.largest, len(block))
+            rest = np.concatenate([rest, block])
+            n = len(rest) // FRAME * FRAME
+            found += list(np.abs(rest[:n].reshape(-1, FRAME)).max(1) > 0.05)
+            rest = rest[n:]
+        return np.array([*found, *([False] if len(rest) else [])], dtype=np.float32)
+
+
+def recording(
+    seed: int = 0, spoken: tuple[tuple[float, float], ...] = SPOKEN, length_s: float = 11.0
+) -> Samples:
+    samples = np.zeros(round(length_s * SAMPLE_RATE), np.float32)
+    for number, (start, end) in enumerate(spoken):
+        speech = toy_speech(end - start, 100 * seed + number)
+        samples[round(start * SAMPLE_RATE) :][: len(speech)] = speech
+    return samples
+
+
+@pytest.fixture(scope="module")
+def asr() -> LoraWhisper:
+    backbone = toy_backbone()
+    return LoraWhisper(backbone, toy_bank(backbone, {"pl": 4, "it": 4, "cy": 2}))
+
+
+def only(outcomes: Iterable[Outcome]) -> Outcome:
+    (one,) = outcomes
+    return one
+
+
+def test_each_stretch_of_speech_is_a_segment_in_its_own_language(asr: LoraWhisper) -> None:
+    transcript = only(transcribe_by_speech(asr, [Clip(recording())], Loud(), options=PLAIN)).transcript
+    assert transcript is not None
+    starts = [one.start_s for one in transcript.segments]
+    assert starts == pytest.approx([start for start, _ in SPOKEN], abs=0.04)
+    assert [one.end_s for one in transcript.segments] == pytest.approx([end for _, end in SPOKEN], abs=0.04)
+    assert {one.language for one in transcript.segments} <= {"pl", "it", "cy"}
+    for one in transcript.segments:
+        part = Clip(recording()).part(one.start_s - 0.15, one.end_s + 0.15)
+        assert asr.hear([part], [asr.target(one.language)])[0].text == one.text
+
+
+def test_files_side_by_side_are_each_file_alone(asr: LoraWhisper) -> None:
+    clips = [Clip(recording(seed)) for seed in range(3)] + [Clip(recording(4), "it")]
+    for transcribe in (
+        lambda some: transcribe_by_speech(asr, some, Loud(), options=PLAIN),
+        lambda some: transcribe_sequentially(asr, some, options=PLAIN),
+    ):
+        together = {one.index: one.transcript for one in transcribe(clips)}
+        for index, clip in enumerate(clips):
+            alone, both = only(transcribe([clip])).transcript, together[index]
+            assert alone is not None and both is not None
+            assert [(one.text, one.language) for one in alone.segments] == [
+                (one.text, one.language) for one in both.segments
+            ]
+            assert [one.start_s for one in alone.segments] == pytest.approx(
+                [one.start_s for one in both.segments]
+            )
+
+
+def test_neighbours_in_one_language_are_heard_together_if_asked(asr: LoraWhisper) -> None:
+    options = replace(PLAIN, packed_s=29.0, longest_gap_s=1.2)
+    clip = Clip(recording(), "pl")
+    transcript = only(transcribe_by_speech(asr, [clip], Loud(), options=options)).transcript
+    assert transcript is not None
+    assert [one.start_s for one in transcript.segments] == pytest.approx([0.5, 9.0], abs=0.04)
+    short = replace(options, packed_s=5.0)
+    apart = only(transcribe_by_speech(asr, [clip], Loud(), options=short)).transcript
+    assert apart is not None and len(apart.segments) == 3
+
+
+def test_the_better_of_two_languages_is_kept(asr: LoraWhisper) -> None:
+    transcript = only(
+        transcribe_by_speech(asr, [Clip(recording())], Loud(), options=replace(PLAIN, rescore=3))
+    ).transcript
+    assert transcript is not None
+    for one in transcript.segments:
+        part = Clip(recording()).part(one.start_s - 0.15, one.end_s + 0.15)
+        scores = {tag: asr.hear([part], [asr.target(tag)])[0].avg_logprob for tag in ("pl", "it", "cy")}
+        assert one.language == max(scores, key=lambda tag: scores[tag])
+
+
+def test_unknown_speech_is_heard_bare_or_refused(asr: LoraWhisper) -> None:
+    always = replace(PLAIN, least_known=1.1)
+    bare = only(
+        transcribe_by_speech(asr, [Clip(recording())], Loud(), ["pl"], replace(always, unknown="bare"))
+    )
+    refused = only(
+        transcribe_by_speech(asr, [Clip(recording())], Loud(), ["pl"], replace(always, unknown="refuse"))
+    )
+    nearest = only(transcribe_by_speech(asr, [Clip(recording())], Loud(), ["pl"], always))
+    assert bare.transcript and refused.transcript and nearest.transcript
+    assert {one.language for one in nearest.transcript.segments} == {"pl"}
+    assert {(one.language, one.text) for one in refused.transcript.segments} == {("und", "")}
+    plain = LoraWhisper(asr.backbone)
+    for one in bare.transcript.segments:
+        part = Clip(recording()).part(one.start_s - 0.15, one.end_s + 0.15)
+        assert plain.hear([part], [plain.target(one.language)])[0].text == one.text
+
+
+def test_a_bad_file_does_not_stop_the_others(asr: LoraWhisper, tmp_path: Path) -> None:
+    clips = [Clip(tmp_path / "none.wav"), Clip(recording()), Clip(recording(), "xx-none")]
+    for outcomes in (
+        list(transcribe_by_speech(asr, clips, Loud(), options=PLAIN)),
+        list(transcribe_sequentially(asr, clips, options=PLAIN)),
+    ):
+        by_index = {one.index: one for one in outcomes}
+        assert by_index[0].error is not None and "none.wav" in str(by_index[0].error)
+        assert by_index[1].transcript is not None and by_index[1].transcript.segments
+        assert isinstance(by_index[2].error, UnknownLanguage)
+
+
+def test_silence_is_no_segment(asr: LoraWhisper) -> None:
+    quiet = Clip(np.zeros(5 * SAMPLE_RATE, np.float32))
+    transcript = only(transcribe_by_speech(asr, [quiet], Loud(), options=PLAIN)).transcript
+    assert transcript is not None and transcript.segments == () and transcript.language == "und"
+
+
+def test_only_a_minute_is_read_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.tile(recording(), 15), SAMPLE_RATE)
+    loud = Loud()
+    assert len(find_speech(Clip(path), loud, PLAIN.activity)) == 4 * 15
+    assert loud.largest == 60 * SAMPLE_RATE
+
+
+def test_windows_follow_each_other_and_times_rise(asr: LoraWhisper, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, asked = np.tile(recording(), 6), []
+    hear = asr.hear
+    monkeypatch.setattr(asr, "hear", lambda pieces, *rest: asked.append(pieces[0]) or hear(pieces, *rest))
+    transcript = only(transcribe_sequentially(asr, [Clip(samples, "pl")], options=PLAIN)).transcript
+    assert transcript is not None and transcript.segments
+    starts = [one.start_s for one in transcript.segments]
+    assert starts == sorted(starts) and transcript.segments[-1].end_s <= 66
+    assert sum(piece.length_s() for piece in asked) >= 66 and len(asked) >= 3
+    assert all(one.end_s >= one.start_s for one in transcript.segments)
+
+
+def test_what_was_said_leads_the_next_window_unless_that_is_off(asr: LoraWhisper) -> None:
+    samples = np.tile(recording(), 6)
+    decoding = DecodingOptions(max_tokens=12)
+    led, free = (
+        only(
+            transcribe_sequentially(
+                asr,
+                [Clip(samples, "pl")],
+                options=replace(PLAIN, previous_text=previous, decoding=decoding),
+            )
+        ).transcript
+        for previous in (True, False)
+    )
+    assert led is not None and free is not None
+    assert led.segments[0] == free.segments[0] and led.segments != free.segments
+
+
+def test_an_initial_prompt_is_heard(asr: LoraWhisper) -> None:
+    plain, prompted = (
+        only(
+            transcribe_by_speech(
+                asr, [Clip(recording(), "pl")], Loud(), options=replace(PLAIN, initial_prompt=prompt)
+            )
+        ).transcript
+        for prompt in ("", "ala ma kota")
+    )
+    assert plain is not None and prompted is not None and plain.segments != prompted.segments
+
+
+def test_the_same_recording_in_both_ways_has_the_same_speech(asr: LoraWhisper) -> None:
+    """One language, one stretch: by speech with timestamps and sequentially differ only in the margins."""
+    samples = recording(spoken=((0.5, 6.0),), length_s=7.0)
+    options = replace(
+        PLAIN, decoding=DecodingOptions(timestamps=True), activity=replace(PLAIN.activity, margin_s=10)
+    )
+    by_speech = only(transcribe_by_speech(asr, [Clip(samples, "pl")], Loud(), options=options)).transcript
+    sequential = only(transcribe_sequentially(asr, [Clip(samples, "pl")], options=PLAIN)).transcript
+    assert by_speech is not None and sequential is not None
+    assert by_speech.segments and by_speech.segments[0].text == sequential.segments[0].text
