@@ -20,6 +20,7 @@ COMMANDS = [
     "similarity",
     "evaluate",
     "report",
+    "study",
     "transcribe",
     "adapters",
 ]

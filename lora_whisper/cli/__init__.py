@@ -13,12 +13,13 @@ from lora_whisper.cli.adapters import adapters
 from lora_whisper.cli.add_language import add_language
 from lora_whisper.cli.console import say
 from lora_whisper.cli.demo import demo
-from lora_whisper.cli.listen import evaluate, transcribe
+from lora_whisper.cli.evaluate import evaluate
 from lora_whisper.cli.prepare import prepare
 from lora_whisper.cli.report import report
 from lora_whisper.cli.similarity import similarity
 from lora_whisper.cli.study import study
 from lora_whisper.cli.train import train
+from lora_whisper.cli.transcribe import transcribe
 from lora_whisper.errors import LoraWhisperError
 
 INTERRUPTED = 130

@@ -291,3 +291,16 @@ run_option = click.option(
     metavar="DIR",
     help="Checkpoints and logs; an unfinished run there goes on.  [default: runs/COMMAND-LANGUAGES]",
 )
+
+
+some_adapters_option = click.option(
+    "--adapters", type=FILE, metavar="DIR", help="Adapter folders.  [default: none, the bare backbone]"
+)
+candidates_option = click.option(
+    "--languages",
+    "candidates",
+    type=Tags(),
+    multiple=True,
+    callback=flat,
+    help="Languages to recognise among, as pl,it.  [default: those with an adapter, else all]",
+)

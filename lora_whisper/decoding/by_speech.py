@@ -205,6 +205,8 @@ def _segments(
         language_probability=window.probability,
         avg_logprob=decoded.avg_logprob,
         no_speech_probability=decoded.no_speech_probability,
+        temperature=decoded.temperature,
+        compression_ratio=decoded.compression_ratio,
     )
     if not options.decoding.timestamps:
         return [whole] if decoded.text else []

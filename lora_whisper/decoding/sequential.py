@@ -123,6 +123,8 @@ def _advance(asr: LoraWhisper, reader: _Reader, decoded: Decoded, options: LongF
                     language_probability=reader.probability,
                     avg_logprob=decoded.avg_logprob,
                     no_speech_probability=decoded.no_speech_probability,
+                    temperature=decoded.temperature,
+                    compression_ratio=decoded.compression_ratio,
                 )
             )
     if options.previous_text and decoded.temperature < 0.5:

@@ -366,6 +366,8 @@ def _transcript(job: _Job, decoded: Sequence[Decoded]) -> Transcript:
             language_probability=job.probability,
             avg_logprob=one.avg_logprob,
             no_speech_probability=one.no_speech_probability,
+            temperature=one.temperature,
+            compression_ratio=one.compression_ratio,
         )
         for (start, end), one in zip(job.cuts, decoded, strict=True)
     )

@@ -1,6 +1,7 @@
-"""What was said, when and in which language, and the four ways to write it down. No torch."""
+"""What was said, when and in which language, and the five ways to write it down. No torch."""
 
 import json
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,8 @@ class Segment:
     avg_logprob: float
     no_speech_probability: float
     words: tuple[Word, ...] = ()
+    temperature: float = 0.0
+    compression_ratio: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,22 @@ class Transcript:
     language: str
     segments: tuple[Segment, ...]
     task: str = "transcribe"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How subtitles are set.
+
+    Attributes:
+        width: most characters of a line; None for any number.
+        lines: most lines of a subtitle; a longer text becomes several, each with its share of the time.
+    """
+
+    width: int | None = None
+    lines: int | None = None
+
+
+PLAIN = Layout()
 
 
 def to_text(transcript: Transcript) -> str:
@@ -63,20 +82,29 @@ def to_json(transcript: Transcript) -> str:
     return json.dumps(to_dict(transcript), ensure_ascii=False, indent=2)
 
 
-def to_srt(transcript: Transcript) -> str:
+def to_tsv(transcript: Transcript) -> str:
+    """Return a table with tabs: start and end in milliseconds, text, as Whisper's own, and the language."""
+    rows = [
+        f"{_milliseconds(one.start_s)}\t{_milliseconds(one.end_s)}\t{_one_line(one.text)}\t{one.language}"
+        for one in _spoken(transcript)
+    ]
+    return "\n".join(["start\tend\ttext\tlanguage", *rows])
+
+
+def to_srt(transcript: Transcript, layout: Layout = PLAIN) -> str:
     """Return SubRip subtitles."""
     cues = [
         f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{text}\n"
-        for number, (start, end, text) in enumerate(_cues(transcript), start=1)
+        for number, (start, end, text) in enumerate(_cues(transcript, layout), start=1)
     ]
     return "\n".join(cues)
 
 
-def to_vtt(transcript: Transcript) -> str:
+def to_vtt(transcript: Transcript, layout: Layout = PLAIN) -> str:
     """Return WebVTT subtitles; `&` and `<` are escaped as its grammar asks."""
     cues = [
         f"{_clock(start, '.')} --> {_clock(end, '.')}\n{text.replace('&', '&amp;').replace('<', '&lt;')}\n"
-        for start, end, text in _cues(transcript)
+        for start, end, text in _cues(transcript, layout)
     ]
     return "\n".join(["WEBVTT\n", *cues])
 
@@ -89,7 +117,9 @@ def _segment_dict(number: int, segment: Segment) -> dict[str, Any]:
         "text": segment.text,
         "language": segment.language,
         "language_probability": segment.language_probability,
+        "temperature": segment.temperature,
         "avg_logprob": segment.avg_logprob,
+        "compression_ratio": segment.compression_ratio,
         "no_speech_prob": segment.no_speech_probability,
     }
     if segment.words:
@@ -109,11 +139,23 @@ def _spoken(transcript: Transcript) -> list[Segment]:
     return [segment for segment in transcript.segments if segment.text.strip()]
 
 
-def _cues(transcript: Transcript) -> Iterator[tuple[int, int, str]]:
+def _cues(transcript: Transcript, layout: Layout) -> Iterator[tuple[int, int, str]]:
     """Yield (start, end, text) of each subtitle in milliseconds; no cue is empty or lasts no time."""
     for segment in _spoken(transcript):
         start, end = _milliseconds(segment.start_s), _milliseconds(segment.end_s)
-        yield start, max(end, start + 1), _one_line(segment.text).replace("-->", "→")
+        blocks = _blocks(_one_line(segment.text).replace("-->", "→"), layout)
+        said, total = 0, sum(map(len, blocks))
+        for block in blocks:
+            first, last = (start + (end - start) * part // total for part in (said, said + len(block)))
+            yield first, max(last, first + 1), block
+            said += len(block)
+
+
+def _blocks(text: str, layout: Layout) -> list[str]:
+    """Return the text in lines and these in subtitles, as the layout says."""
+    lines = textwrap.wrap(text, layout.width) if layout.width else [text]
+    count = layout.lines or len(lines)
+    return ["\n".join(lines[start : start + count]) for start in range(0, len(lines), count)]
 
 
 def _one_line(text: str) -> str:

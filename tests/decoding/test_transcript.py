@@ -6,6 +6,7 @@ import re
 import pytest
 
 from lora_whisper.decoding.transcript import (
+    Layout,
     Segment,
     Transcript,
     Word,
@@ -13,6 +14,7 @@ from lora_whisper.decoding.transcript import (
     to_json,
     to_srt,
     to_text,
+    to_tsv,
     to_vtt,
 )
 
@@ -91,7 +93,9 @@ def test_json_has_the_fields_of_verbose_json() -> None:
         "text": "a --> b\n\nc <i>&",
         "language": "pl",
         "language_probability": 0.9,
+        "temperature": 0.0,
         "avg_logprob": -0.2,
+        "compression_ratio": 0.0,
         "no_speech_prob": 0.01,
     }
     assert data["segments"][3]["words"] == [
@@ -103,3 +107,27 @@ def test_silence_is_empty_in_every_format() -> None:
     silence = Transcript("a.wav", 2.0, "en", ())
     assert (to_text(silence), to_srt(silence), to_vtt(silence)) == ("", "", "WEBVTT\n")
     assert to_dict(silence)["segments"] == []
+
+
+def test_tsv_has_milliseconds_and_languages() -> None:
+    assert to_tsv(TRANSCRIPT).splitlines() == [
+        "start\tend\ttext\tlanguage",
+        "0\t60000\tDzień dobry.\tpl",
+        "3661234\t3662000\ta --> b c <i>&\tpl",
+        "3662000\t3662000\tkoniec\tpl",
+    ]
+
+
+def test_long_subtitles_are_broken_into_lines_and_cues_that_share_the_time() -> None:
+    text = "jeden dwa trzy cztery pięć sześć siedem osiem"
+    long = Transcript("a.wav", 8.0, "pl", (segment(0.0, 8.0, text),))
+    blocks = to_srt(long, Layout(width=12, lines=2)).strip().split("\n\n")
+    lines = [block.split("\n")[2:] for block in blocks]
+    assert " ".join(line for part in lines for line in part) == text
+    assert all(len(line) <= 12 for part in lines for line in part) and [len(part) for part in lines] == [2, 2]
+    times = [block.split("\n")[1] for block in blocks]
+    assert times[0].startswith("00:00:00,000") and times[-1].endswith("00:00:08,000")
+    assert times[0].split(" --> ")[1] == times[1].split(" --> ")[0]
+    assert to_srt(long) == to_srt(long, Layout(width=100))
+    unspaced = Transcript("a.wav", 2.0, "ja", (segment(0.0, 2.0, "かなかなかなかな"),))
+    assert "かなかなか\nなかな" in to_vtt(unspaced, Layout(width=5))

@@ -1,0 +1,109 @@
+"""`evaluate`: error rates of every language in a manifest."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from lora_whisper.cli.console import print_json, print_table, progress, say
+from lora_whisper.cli.options import (
+    FILE,
+    BackboneOptions,
+    OutputOptions,
+    backbone_options,
+    candidates_option,
+    output_options,
+    proxies_option,
+    some_adapters_option,
+)
+from lora_whisper.files import prepare_folder
+
+if TYPE_CHECKING:
+    from lora_whisper.evaluation.results import EvaluationResult, LanguageScore
+
+
+@click.command()
+@click.argument("manifest", type=FILE)
+@backbone_options
+@some_adapters_option
+@click.option(
+    "--language",
+    type=click.Choice(["oracle", "auto"]),
+    default="oracle",
+    help="oracle: the manifest tells the language; auto: it is recognised, and the accuracy reported.",
+)
+@candidates_option
+@proxies_option
+@click.option("--normalizer", default="lora-whisper-v1", help="raw, lora-whisper-v1 or whisper-basic.")
+@click.option("--out", type=FILE, metavar="FILE", help="Also write the result file, with every hypothesis.")
+@output_options
+def evaluate(
+    manifest: Path,
+    backbone: BackboneOptions,
+    adapters: Path | None,
+    language: Literal["oracle", "auto"],
+    candidates: tuple[str, ...],
+    proxies: tuple[tuple[str, str], ...],
+    normalizer: str,
+    out: Path | None,
+    output: OutputOptions,
+) -> int:
+    """Score every language in MANIFEST.
+
+    WER and CER with 95 % intervals, and the kinds of errors in the unit that judges the language.
+    """
+    from lora_whisper.data.manifest import read_manifest
+    from lora_whisper.evaluation.normalizers import normalize
+
+    normalize("", "en", normalizer)
+    utterances = read_manifest(manifest)
+    if out is not None:
+        prepare_folder(out.parent)
+    from lora_whisper.decoding.transcribe import LoraWhisper
+    from lora_whisper.evaluation.evaluate import evaluate as score
+
+    asr = LoraWhisper(backbone.load(), adapters, proxies=dict(proxies))
+    with progress("evaluating", not output.no_progress) as advance:
+        result = score(
+            asr,
+            utterances,
+            manifest=str(manifest),
+            language=language,
+            languages=candidates or None,
+            normalizer=normalizer,
+            progress=advance,
+        )
+    if out is not None:
+        result.save(out)
+    for failure in result.failures:
+        say(f"error: {failure.error}")
+    if output.as_json:
+        print_json(result.summary())
+    else:
+        _print_scores(result)
+    return 1 if result.failures else 0
+
+
+def _print_scores(result: "EvaluationResult") -> None:
+    from lora_whisper.evaluation.report import percent
+
+    rows = [
+        [
+            tag,
+            str(score.utterances),
+            percent(score.wer),
+            percent(score.cer),
+            *(str(count) for count in _kinds(score)),
+        ]
+        for tag, score in result.scores().items()
+    ]
+    print_table(["language", "utterances", "WER", "CER", "scored in", "S", "D", "I"], rows)
+    accuracy = result.language_id_accuracy()
+    if accuracy is not None:
+        click.echo(f"language recognised: {100 * accuracy:.1f} %")
+
+
+def _kinds(score: "LanguageScore") -> tuple[str, int, int, int]:
+    """The unit that judges a language and its substitutions, deletions and insertions."""
+    counts = score.wer_counts if score.unit == "word" else score.cer_counts
+    return f"{score.unit}s", counts.substitutions, counts.deletions, counts.insertions
