@@ -42,6 +42,7 @@ class SearchOptions:
     cut: str
     beams: int
     timestamps: bool
+    words: bool
     prompt: str
     pack: float
     rescore: int
@@ -64,6 +65,7 @@ class SearchOptions:
             packed_s=self.pack,
             rescore=self.rescore,
             unknown=self.unknown,
+            words=self.words,
             initial_prompt=self.prompt,
         )
 
@@ -80,6 +82,7 @@ search_options = gathered(
     ),
     click.option("--beams", type=int, default=1, help="Hypotheses kept side by side; 1 is greedy."),
     click.option("--timestamps", is_flag=True, help="Segments by Whisper's timestamps, within each window."),
+    click.option("--words", is_flag=True, help="The time of each word, in JSON."),
     click.option("--prompt", default="", help="Text to go before what is said: names, spelling, style."),
     click.option(
         "--pack",
@@ -210,8 +213,8 @@ def _outcomes(
         from lora_whisper.decoding.sequential import transcribe_sequentially
 
         return transcribe_sequentially(asr, clips, candidates or None, longform)
-    if search.prompt or search.timestamps:
-        raise UsageError("--prompt and --timestamps need --cut speech or --cut sequential")
+    if search.prompt or search.timestamps or search.words:
+        raise UsageError("--prompt, --timestamps and --words need --cut speech or --cut sequential")
     return asr.transcribe_batch(clips, candidates or None, longform.decoding)
 
 

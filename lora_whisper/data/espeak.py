@@ -8,6 +8,7 @@ it would cost 2.3 ms more, for the library would list all voices first.
 
 import ctypes
 import importlib
+import itertools
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from lora_whisper.languages import fallbacks
 _SYNCHRONOUS, _DO_NOT_EXIT = 2, 0x8000
 _UTF8, _IPA = 1, 0x02
 _CHARACTER_POSITION = 1
+_END_OF_EVENTS, _WORD = 0, 1
 _RATE, _PITCH, _RANGE = 1, 3, 4
 _RETRIEVE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 _UNREPEATABLE = {"Reed", "caleb"}  # their breath noise is drawn from libc's rand(), shared with everybody
@@ -56,6 +58,21 @@ class Voice:
     timbre: str = ""
 
 
+class _Event(ctypes.Structure):
+    """espeak-ng's `espeak_EVENT`."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),  # counted from 1, in characters
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),  # in milliseconds
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", ctypes.c_char * 8),
+    )
+
+
 def synthesise(text: str, language: str, voice: Voice | None = None) -> npt.NDArray[np.float32]:
     """The text as speech: float32 samples (n_samples,) in [-1, 1], mono, 16 kHz.
 
@@ -65,12 +82,28 @@ def synthesise(text: str, language: str, voice: Voice | None = None) -> npt.NDAr
         UnknownLanguage: espeak-ng has no voice for the language.
         MissingExtra: the `demo` extra is not installed.
     """
-    voice = voice or Voice()
+    return _spoken(text, language, voice or Voice(), None)
+
+
+def synthesise_words(
+    text: str, language: str, voice: Voice | None = None
+) -> tuple[npt.NDArray[np.float32], list[tuple[int, int, float]]]:
+    """As `synthesise`, and first character, number of characters and start in seconds of each spoken word."""
+    words: list[tuple[int, int, float]] = []
+    return _spoken(text, language, voice or Voice(), words), words
+
+
+def _spoken(
+    text: str, language: str, voice: Voice, words: list[tuple[int, int, float]] | None
+) -> npt.NDArray[np.float32]:
+    """The samples; a list for `words` is filled."""
     chunks: list[bytes] = []
 
-    def retrieve(samples: int | None, count: int, _events: int | None) -> int:
+    def retrieve(samples: int | None, count: int, events: int | None) -> int:
         if samples and count > 0:
             chunks.append(ctypes.string_at(samples, 2 * count))
+        if words is not None and events:
+            words.extend(_words(events))
         return 0
 
     name = _voice_name(language, _DRAWN if voice.timbre else voice.variant)
@@ -87,6 +120,16 @@ def synthesise(text: str, language: str, voice: Voice | None = None) -> npt.NDAr
         library.espeak_Synth(data, ctypes.c_size_t(len(data)), 0, _CHARACTER_POSITION, 0, _UTF8, None, None)
     samples = np.frombuffer(b"".join(chunks), np.int16).astype(np.float32) / 32768
     return np.clip(soxr.resample(samples, rate_hz, SAMPLE_RATE), -1, 1).astype(np.float32)
+
+
+def _words(events: int) -> Iterator[tuple[int, int, float]]:
+    """The words among the events at this address."""
+    for place in itertools.count():
+        event = _Event.from_address(events + place * ctypes.sizeof(_Event))
+        if event.type == _END_OF_EVENTS:
+            return
+        if event.type == _WORD:
+            yield event.text_position - 1, event.length, event.audio_position / 1000
 
 
 def phonemes(texts: Sequence[str], language: str) -> list[str]:

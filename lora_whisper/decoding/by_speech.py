@@ -14,7 +14,14 @@ from lora_whisper.audio_file import Samples
 from lora_whisper.decoding.activity import Activity, ActivityLimits, Region, speech_regions
 from lora_whisper.decoding.clips import Clip
 from lora_whisper.decoding.fallback import split_by_timestamps, with_fallback
-from lora_whisper.decoding.longform import WINDOW_S, LongFormOptions, Unknown, groups_of, transcript_of
+from lora_whisper.decoding.longform import (
+    WINDOW_S,
+    LongFormOptions,
+    Unknown,
+    groups_of,
+    transcript_of,
+    with_words,
+)
 from lora_whisper.decoding.search import Decoded, DecodingOptions
 from lora_whisper.decoding.smoothing import most_probable_path
 from lora_whisper.decoding.transcribe import LoraWhisper, Outcome, Probabilities, Target
@@ -181,16 +188,40 @@ def _heard(
         return asr.hear(chosen, targets, decoding, [prompt] * len(rows) if prompt else ())
 
     heard = iter(with_fallback(hear, len(attempts), options.decoding, options.fallback))
-    segments: dict[int, list[Segment]] = {}
-    for one in windows:
-        results = [(target, next(heard)) for target in one.targets]
-        if results:
-            target, best = max(results, key=lambda pair: pair[1].avg_logprob)
-            segments.setdefault(one.file, []).extend(_segments(asr, one, target, best, options))
-        else:
-            nothing = Segment(one.region.start_s, one.region.end_s, "", "und", one.probability, 0.0, 0.0)
-            segments.setdefault(one.file, []).append(nothing)
-    return segments
+    best = [_best(one, [next(heard) for _ in one.targets]) for one in windows]
+    said = [
+        [_nothing(one)]
+        if target is None or decoded is None
+        else _segments(asr, one, target, decoded, options)
+        for one, (target, decoded) in zip(windows, best, strict=True)
+    ]
+    if options.words:
+        rows = [row for row, (target, _) in enumerate(best) if target is not None]
+        margin_s = options.activity.margin_s
+        worded = with_words(
+            asr,
+            [_piece(clips[windows[row].file], windows[row].region, margin_s) for row in rows],
+            [target for target, _ in best if target is not None],
+            [max(0.0, windows[row].region.start_s - margin_s) for row in rows],
+            [said[row] for row in rows],
+        )
+        for row, segments in zip(rows, worded, strict=True):
+            said[row] = segments
+    found: dict[int, list[Segment]] = {}
+    for one, segments in zip(windows, said, strict=True):
+        found.setdefault(one.file, []).extend(segments)
+    return found
+
+
+def _best(window: _Window, heard: Sequence[Decoded]) -> tuple[Target | None, Decoded | None]:
+    """Of the languages that were tried, the one with the highest mean log-probability; None if none was."""
+    pairs = list(zip(window.targets, heard, strict=True))
+    return max(pairs, key=lambda pair: pair[1].avg_logprob) if pairs else (None, None)
+
+
+def _nothing(window: _Window) -> Segment:
+    """Speech that was refused."""
+    return Segment(window.region.start_s, window.region.end_s, "", "und", window.probability, 0.0, 0.0)
 
 
 def _segments(
@@ -205,6 +236,7 @@ def _segments(
         language_probability=window.probability,
         avg_logprob=decoded.avg_logprob,
         no_speech_probability=decoded.no_speech_probability,
+        tokens=tuple(token for token in decoded.tokens if not asr.backbone.tokenizer.is_timestamp(token)),
         temperature=decoded.temperature,
         compression_ratio=decoded.compression_ratio,
     )
@@ -219,6 +251,7 @@ def _segments(
             start_s=max(whole.start_s, first_s + piece.start_s),
             end_s=min(whole.end_s, first_s + piece.end_s),
             text=asr.backbone.tokenizer.decode(piece.tokens).strip(),
+            tokens=piece.tokens,
         )
         for piece in pieces
     ]

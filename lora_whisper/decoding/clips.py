@@ -1,9 +1,11 @@
 """What is to be transcribed, and how it becomes rows of a batch: windows, plans, padding. Pure functions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +27,8 @@ from lora_whisper.errors import AudioError
 MAX_ROWS = 64
 """Most rows of a batch: each holds keys and values of up to half the decoder's context."""
 
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 _SEARCH_SAMPLES = 6 * SAMPLE_RATE  # a cut is sought in the last seconds of a window
 _PAUSE_SAMPLES = SAMPLE_RATE // 5
 
@@ -141,3 +145,15 @@ def _quietest(samples: Samples, end: int) -> int:
     energy = np.concatenate([[0.0], np.cumsum(tail**2)])
     moments = energy[_PAUSE_SAMPLES:] - energy[:-_PAUSE_SAMPLES]
     return end - _PAUSE_SAMPLES + _PAUSE_SAMPLES // 2 - int(moments[::-1].argmin())
+
+
+def one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
+    """What `function` makes of each item; the next one is made by another thread while the caller works."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        ahead: Future[_Out] | None = None
+        for item in items:
+            current, ahead = ahead, pool.submit(function, item)
+            if current is not None:
+                yield current.result()
+        if ahead is not None:
+            yield ahead.result()

@@ -1,7 +1,7 @@
 """Recordings of any length: what both ways of transcribing them share."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lora_whisper.audio import N_SAMPLES, SAMPLE_RATE
@@ -9,7 +9,9 @@ from lora_whisper.decoding.activity import ActivityLimits
 from lora_whisper.decoding.clips import Clip
 from lora_whisper.decoding.fallback import Fallback
 from lora_whisper.decoding.search import GREEDY, DecodingOptions
-from lora_whisper.decoding.transcript import Segment, Transcript
+from lora_whisper.decoding.transcribe import LoraWhisper, Target
+from lora_whisper.decoding.transcript import Segment, Transcript, Word
+from lora_whisper.decoding.word_times import TimedText
 from lora_whisper.errors import LoraWhisperError
 
 WINDOW_S = N_SAMPLES / SAMPLE_RATE
@@ -37,6 +39,7 @@ class LongFormOptions:
         rescore: decode so many of the likeliest languages of a window and keep the best; 1 decodes one.
         unknown: what to do with speech in other languages.
         least_known: probability of all allowed languages together below which speech is unknown.
+        words: whether each word comes with its time.
         previous_text: the text before a window is its prompt; sequential only.
         initial_prompt: text before the first window, or before each one where there is no order.
     """
@@ -50,6 +53,7 @@ class LongFormOptions:
     rescore: int = 1
     unknown: Unknown = "nearest"
     least_known: float = 0.1
+    words: bool = False
     previous_text: bool = True
     initial_prompt: str = ""
 
@@ -80,3 +84,42 @@ def transcript_of(clip: Clip, segments: Sequence[Segment]) -> Transcript:
     main = max(spoken, key=lambda tag: spoken[tag]) if spoken else clip.language or "und"
     ordered = tuple(sorted(segments, key=lambda one: one.start_s))
     return Transcript(clip.name, clip.length_s(), main, ordered)
+
+
+def with_words(
+    asr: LoraWhisper,
+    pieces: Sequence[Clip],
+    targets: Sequence[Target],
+    offsets_s: Sequence[float],
+    segments: Sequence[Sequence[Segment]],
+) -> list[list[Segment]]:
+    """The segments of each window with their words.
+
+    Args:
+        asr: listens again, in mixed batches.
+        pieces: the windows.
+        targets: how each was transcribed.
+        offsets_s: where each begins in its recording.
+        segments: of each window, in order.
+    """
+    rows = [row for row, window in enumerate(segments) if any(one.tokens for one in window)]
+    timed = asr.words(
+        [pieces[row] for row in rows],
+        [targets[row] for row in rows],
+        [[one.tokens for one in segments[row]] for row in rows],
+    )
+    found = [list(window) for window in segments]
+    for row, window in zip(rows, timed, strict=True):
+        found[row] = [
+            replace(one, words=tuple(_placed(word, offsets_s[row], one) for word in words))
+            for one, words in zip(segments[row], window, strict=True)
+        ]
+    return found
+
+
+def _placed(word: TimedText, offset_s: float, segment: Segment) -> Word:
+    """The word in its recording, within its segment."""
+    start_s, end_s = (
+        min(max(offset_s + time_s, segment.start_s), segment.end_s) for time_s in (word.start_s, word.end_s)
+    )
+    return Word(start_s, end_s, word.text, word.probability)

@@ -10,7 +10,7 @@ import numpy as np
 
 from lora_whisper.decoding.clips import Clip
 from lora_whisper.decoding.fallback import split_by_timestamps, with_fallback
-from lora_whisper.decoding.longform import WINDOW_S, LongFormOptions, groups_of, transcript_of
+from lora_whisper.decoding.longform import WINDOW_S, LongFormOptions, groups_of, transcript_of, with_words
 from lora_whisper.decoding.search import Decoded, DecodingOptions
 from lora_whisper.decoding.transcribe import LoraWhisper, Outcome, Target
 from lora_whisper.decoding.transcript import Segment
@@ -102,19 +102,25 @@ def _read_on(asr: LoraWhisper, readers: Sequence[_Reader], options: LongFormOpti
         )
 
     heard = with_fallback(hear, len(readers), options.decoding, options.fallback)
-    for reader, one in zip(readers, heard, strict=True):
-        _advance(asr, reader, one, options)
+    offsets_s = [reader.seek_s for reader in readers]
+    segments = [_advance(asr, reader, one, options) for reader, one in zip(readers, heard, strict=True)]
+    if options.words:
+        targets = [reader.target for reader in readers]
+        segments = with_words(asr, pieces, targets, offsets_s, segments)
+    for reader, found in zip(readers, segments, strict=True):
+        reader.segments += found
 
 
-def _advance(asr: LoraWhisper, reader: _Reader, decoded: Decoded, options: LongFormOptions) -> None:
-    """Take over what was heard in a file's window, and go to the next."""
+def _advance(asr: LoraWhisper, reader: _Reader, decoded: Decoded, options: LongFormOptions) -> list[Segment]:
+    """What was heard in a file's window; the file stands at its next one then."""
     tokenizer = asr.backbone.tokenizer
     window_s = min(WINDOW_S, reader.length_s - reader.seek_s)
+    segments: list[Segment] = []
     pieces, done_s = split_by_timestamps(decoded.tokens, tokenizer, window_s)
     for piece in pieces:
         text = tokenizer.decode(piece.tokens).strip()
         if text and piece.end_s > piece.start_s:
-            reader.segments.append(
+            segments.append(
                 Segment(
                     start_s=reader.seek_s + piece.start_s,
                     end_s=reader.seek_s + piece.end_s,
@@ -123,6 +129,7 @@ def _advance(asr: LoraWhisper, reader: _Reader, decoded: Decoded, options: LongF
                     language_probability=reader.probability,
                     avg_logprob=decoded.avg_logprob,
                     no_speech_probability=decoded.no_speech_probability,
+                    tokens=piece.tokens,
                     temperature=decoded.temperature,
                     compression_ratio=decoded.compression_ratio,
                 )
@@ -132,3 +139,4 @@ def _advance(asr: LoraWhisper, reader: _Reader, decoded: Decoded, options: LongF
     else:
         reader.said.clear()  # a text that was guessed would lead the next window astray
     reader.seek_s += done_s
+    return segments

@@ -5,7 +5,6 @@ clips → plan (similar lengths together) → load (one group ahead) → windows
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, cast
@@ -17,11 +16,13 @@ from torch import Tensor
 
 from lora_whisper.audio import HOP_LENGTH, N_SAMPLES, SAMPLE_RATE, AudioContext, features
 from lora_whisper.audio_file import Samples
-from lora_whisper.decoding.clips import Clip, n_frames, pad, plan, windows
+from lora_whisper.decoding.clips import Clip, n_frames, one_ahead, pad, plan, windows
 from lora_whisper.decoding.search import GREEDY, Decoded, DecodingOptions, decode
 from lora_whisper.decoding.transcript import Segment, Transcript
+from lora_whisper.decoding.word_times import TimedText, word_times
 from lora_whisper.errors import BackboneMismatch, LoraWhisperError, UnknownLanguage
 from lora_whisper.languages import fallbacks, normalize_tag, whisper_code
+from lora_whisper.languages import language as find_language
 from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.model.checkpoint import Backbone, load_backbone
 from lora_whisper.model.language_id import detect_language
@@ -31,7 +32,6 @@ BATCH_S = 240.0
 
 Probabilities = npt.NDArray[np.float64]
 
-_In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
@@ -193,7 +193,7 @@ class LoraWhisper:
                 yield Outcome(index, None, error)
         indices = list(costs_s)
         groups = [[indices[row] for row in rows] for rows in plan(list(costs_s.values()), self.batch_s)]
-        for loaded in _one_ahead(lambda group: self._load_group(group, clips), groups):
+        for loaded in one_ahead(lambda group: self._load_group(group, clips), groups):
             yield from (one for one in loaded if isinstance(one, Outcome))
             jobs = [one for one in loaded if isinstance(one, _Job)]
             unknown = self._recognise([job for job in jobs if job.target is None], candidates)
@@ -289,6 +289,37 @@ class LoraWhisper:
         contexts = [target.context for target in targets]
         return self._in_batches(list(zip(pieces, contexts, strict=True)), decoded)
 
+    def words(
+        self, pieces: Sequence[Clip], targets: Sequence[Target], texts: Sequence[Sequence[Sequence[int]]]
+    ) -> list[list[list[TimedText]]]:
+        """The words of each piece's segments with their times, in mixed batches.
+
+        Args:
+            pieces: what was heard.
+            targets: how it was transcribed.
+            texts: tokens of the segments that were heard in each, without timestamps; no text empty.
+
+        Raises:
+            AudioError: a piece cannot be read.
+        """
+
+        def timed(
+            mel: Tensor, n_positions: Tensor | None, rows: Sequence[int]
+        ) -> list[list[list[TimedText]]]:
+            batch = [targets[row] for row in rows]
+            return word_times(
+                self.backbone,
+                mel,
+                [target.token_language for target in batch],
+                [texts[row] for row in rows],
+                n_positions=n_positions,
+                routing=self.bank.route([target.adapter for target in batch]),
+                spaced=[find_language(target.tag).unit == "word" for target in batch],
+            )
+
+        contexts = [target.context for target in targets]
+        return self._in_batches(list(zip(pieces, contexts, strict=True)), timed)
+
     def candidates(self, languages: Sequence[str] | None) -> dict[str, str]:
         """Tag for each Whisper code among which languages are recognised.
 
@@ -344,18 +375,6 @@ class LoraWhisper:
         return [results[row] for row in range(len(pieces))]
 
 
-def _one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
-    """What `function` makes of each item; the next one is made by another thread while the caller works."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        ahead: Future[_Out] | None = None
-        for item in items:
-            current, ahead = ahead, pool.submit(function, item)
-            if current is not None:
-                yield current.result()
-        if ahead is not None:
-            yield ahead.result()
-
-
 def _transcript(job: _Job, decoded: Sequence[Decoded]) -> Transcript:
     segments = tuple(
         Segment(
@@ -366,6 +385,7 @@ def _transcript(job: _Job, decoded: Sequence[Decoded]) -> Transcript:
             language_probability=job.probability,
             avg_logprob=one.avg_logprob,
             no_speech_probability=one.no_speech_probability,
+            tokens=one.tokens,
             temperature=one.temperature,
             compression_ratio=one.compression_ratio,
         )

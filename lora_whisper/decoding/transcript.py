@@ -31,6 +31,7 @@ class Segment:
     words: tuple[Word, ...] = ()
     temperature: float = 0.0
     compression_ratio: float = 0.0
+    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ def _segment_dict(number: int, segment: Segment) -> dict[str, Any]:
         "text": segment.text,
         "language": segment.language,
         "language_probability": segment.language_probability,
+        "tokens": list(segment.tokens),
         "temperature": segment.temperature,
         "avg_logprob": segment.avg_logprob,
         "compression_ratio": segment.compression_ratio,

@@ -55,6 +55,8 @@ class KVCache:
         cross: per decoder layer, keys and values of the audio, each (B, H, S, D/H).
         cross_mask: which encoder positions are real, bool (B, 1, 1, S); None when all are.
         length: tokens so far.
+        attention: if a list, each block appends how much its newest tokens look at each encoder position,
+            (B, H, L, S).
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class KVCache:
         self.cross_mask = cross_mask
         self.capacity = capacity
         self.length = 0
+        self.attention: list[Tensor] | None = None
         self._tokens: list[tuple[Tensor, Tensor]] = []
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,6 +144,12 @@ class MultiHeadAttention(nn.Module):
         mixed = attention(query, *keys_values, mask, causal)
         return self.out(mixed.transpose(1, 2).flatten(2), routing)
 
+    def weights(self, x: Tensor, keys: Tensor, routing: Routing | None, mask: Tensor | None) -> Tensor:
+        """How much each of x (B, L, D) looks at each of the keys (B, H, S, D/H): (B, H, L, S)."""
+        query = self._split(self.query(x, routing))
+        scores = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+        return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1)
+
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_head, -1)).transpose(1, 2)
 
@@ -193,6 +202,10 @@ class DecoderBlock(nn.Module):
         keys_values = cache.extend(layer, *self.attn.keys_values(h, routing))
         x = x + self.attn.attend(h, keys_values, routing, *causality(x.shape[1], keys_values[0]))
         h = self.cross_attn_ln(x)
+        if cache.attention is not None:
+            cache.attention.append(
+                self.cross_attn.weights(h, cache.cross[layer][0], routing, cache.cross_mask)
+            )
         x = x + self.cross_attn.attend(h, cache.cross[layer], routing, cache.cross_mask)
         return x + self.mlp(self.mlp_ln(x), routing)
 

@@ -65,3 +65,12 @@ def test_missing_extra_names_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(MissingExtra, match=r"pip install lora-whisper\[demo\]"):
         extras.demo_module("espeakng_loader")
+
+
+def test_words_are_timed_and_the_speech_stays_the_same():
+    text = "one two, three"
+    samples, words = espeak.synthesise_words(text, "en")
+    assert np.array_equal(samples, espeak.synthesise(text, "en"))
+    assert [text[first : first + size] for first, size, _ in words] == ["one", "two", "three"]
+    starts = [start_s for *_, start_s in words]
+    assert starts == sorted(starts) and 0 <= starts[0] < starts[-1] < len(samples) / 16000

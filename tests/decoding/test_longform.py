@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -209,3 +210,18 @@ def test_the_same_recording_in_both_ways_has_the_same_speech(asr: LoraWhisper) -
     sequential = only(transcribe_sequentially(asr, [Clip(samples, "pl")], options=PLAIN)).transcript
     assert by_speech is not None and sequential is not None
     assert by_speech.segments and by_speech.segments[0].text == sequential.segments[0].text
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_words_lie_in_their_segments_and_say_the_same(asr: LoraWhisper, timestamps: bool) -> None:
+    options = replace(PLAIN, words=True, decoding=DecodingOptions(timestamps=timestamps))
+    found = [
+        only(transcribe_by_speech(asr, [Clip(recording())], Loud(), options=options)).transcript,
+        only(transcribe_sequentially(asr, [Clip(recording(), "pl")], options=options)).transcript,
+    ]
+    for transcript in found:
+        assert transcript is not None and any(one.words for one in transcript.segments)
+        for one in transcript.segments:
+            assert "".join("".join(word.text.split()) for word in one.words) == "".join(one.text.split())
+            assert all(a.end_s <= b.start_s + 1e-6 for a, b in pairwise(one.words))
+            assert all(0 <= word.probability <= 1 and word.start_s <= word.end_s for word in one.words)

@@ -93,6 +93,7 @@ def test_json_has_the_fields_of_verbose_json() -> None:
         "text": "a --> b\n\nc <i>&",
         "language": "pl",
         "language_probability": 0.9,
+        "tokens": [],
         "temperature": 0.0,
         "avg_logprob": -0.2,
         "compression_ratio": 0.0,
