@@ -12,7 +12,7 @@ from toy_whisper import toy_backbone, toy_bank, toy_speech
 
 from lora_whisper.audio import SAMPLE_RATE
 from lora_whisper.audio_file import Samples
-from lora_whisper.decoding.activity import FRAME, Probabilities
+from lora_whisper.decoding.activity import FRAME, Probabilities, SileroActivity
 from lora_whisper.decoding.by_speech import find_speech, transcribe_by_speech
 from lora_whisper.decoding.clips import Clip
 from lora_whisper.decoding.fallback import NEVER
@@ -225,3 +225,15 @@ def test_words_lie_in_their_segments_and_say_the_same(asr: LoraWhisper, timestam
             assert "".join("".join(word.text.split()) for word in one.words) == "".join(one.text.split())
             assert all(a.end_s <= b.start_s + 1e-6 for a, b in pairwise(one.words))
             assert all(0 <= word.probability <= 1 and word.start_s <= word.end_s for word in one.words)
+
+
+def test_nothing_is_heard_in_silence_noise_and_music() -> None:
+    """Insertions per minute of what is not speech, by the whole chain: activity, `mini`, its silence rule."""
+    pytest.importorskip("onnxruntime", reason="needs the vad extra")
+    rng, seconds = np.random.default_rng(0), np.arange(20 * SAMPLE_RATE) / SAMPLE_RATE
+    chord = sum(np.sin(2 * np.pi * hertz * seconds) for hertz in (220, 277, 330)) * (1 + np.sin(3 * seconds))
+    sounds = [np.zeros(20 * SAMPLE_RATE), rng.normal(0, 0.1, 20 * SAMPLE_RATE), 0.1 * chord]
+    clips = [Clip(np.asarray(one, dtype=np.float32)) for one in sounds]
+    outcomes = list(transcribe_by_speech(LoraWhisper("mini"), clips, SileroActivity()))
+    words = [one.text for each in outcomes if each.transcript for one in each.transcript.segments]
+    assert len(outcomes) == 3 and len(" ".join(words).split()) <= 1
