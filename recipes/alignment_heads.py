@@ -1,7 +1,7 @@
 """Which attention heads of a backbone follow the speech: `python recipes/alignment_heads.py`.
 
 Synthesises speech whose words are timed by espeak-ng (dev split: unseen voices and texts), measures for each
-head how far its word starts are off, and adds heads to the best one as long as that helps. `--write` puts them
+head how far its word starts are off, and adds heads to the best one while that helps. `--write` puts them
 into the generation_config.json of `--backbone FOLDER`, where every Whisper keeps its own. The test split then
 says how far off the words are. Works for any Whisper; languages that it has no token for are left out.
 """
