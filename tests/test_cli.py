@@ -15,10 +15,12 @@ from lora_whisper.cli import INTERRUPTED, cli, run
 COMMANDS = [
     "demo",
     "prepare",
+    "doctor",
     "train",
     "add-language",
     "similarity",
     "evaluate",
+    "compare",
     "report",
     "study",
     "transcribe",
@@ -223,6 +225,7 @@ class TestTraining:
         assert code == 0, err
         printed = json.loads(out)
         assert printed["start"] == next(iter(printed["similarity"]))
+        assert printed["doctor"]["utterances"] == 6
         assert set(printed["similarity"]) == {"pl", "it"}
         after = contents(folder)
         assert {name: after[name] for name in before} == before

@@ -11,8 +11,10 @@ import click
 from lora_whisper import __version__
 from lora_whisper.cli.adapters import adapters
 from lora_whisper.cli.add_language import add_language
+from lora_whisper.cli.compare import compare
 from lora_whisper.cli.console import say
 from lora_whisper.cli.demo import demo
+from lora_whisper.cli.doctor import doctor
 from lora_whisper.cli.evaluate import evaluate
 from lora_whisper.cli.prepare import prepare
 from lora_whisper.cli.report import report
@@ -37,10 +39,12 @@ def cli() -> None:
 for command in (
     demo,
     prepare,
+    doctor,
     train,
     add_language,
     similarity,
     evaluate,
+    compare,
     report,
     transcribe,
     adapters,

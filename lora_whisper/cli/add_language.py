@@ -27,6 +27,7 @@ from lora_whisper.errors import UsageError
 from lora_whisper.files import prepare_folder
 
 if TYPE_CHECKING:
+    from lora_whisper.doctor.faults import Examination
     from lora_whisper.new_language import Beginning, Change, Expansion
 
 
@@ -134,6 +135,7 @@ def add_language(
 
     tests = read_manifest(test) if test else []
     config, skipped = training.config(), Skipped()
+    found = _examined(data, tag)
     bank = backbone.bank(adapters)
     before = new_language.scores(bank, tests, beginning.token_language)
     add = new_language.add_language_the_best_way if begin.method == "auto" else new_language.add_language
@@ -154,8 +156,23 @@ def add_language(
         "tried": dict(expansion.tried),
         "changes": [asdict(change) for change in changes],
         "skipped": skipped.files,
+        "doctor": found.to_dict(),
     }
     finish(bank, adapters, {tag: expansion.state}, about, output)
+
+
+def _examined(data: DataOptions, tag: str) -> "Examination":
+    """What the doctor finds in the speech of the new language; told, but no reason to stop."""
+    from lora_whisper.doctor.examination import examine
+
+    splits = dict.fromkeys([data.manifest, data.dev or data.manifest])
+    found = examine(list(splits), languages=[tag])
+    for kind in found.found:
+        if kind.severity != "note":
+            say(
+                f"doctor: {len(found.of(kind)):,} × {kind.name} ({kind.remedy}), as {found.of(kind)[0].place}"
+            )
+    return found
 
 
 def _story(tag: str, expansion: "Expansion") -> str:

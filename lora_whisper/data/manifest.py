@@ -3,12 +3,12 @@
 import json
 import os
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_whisper.errors import ManifestError, UnknownLanguage
+from lora_whisper.errors import LoraWhisperError, ManifestError, UnknownLanguage
 from lora_whisper.files import write_text
 from lora_whisper.languages import normalize_tag
 
@@ -76,13 +76,11 @@ def read_manifest(path: str | Path, *, languages: Sequence[str] | None = None) -
     path = Path(path)
     utterances: list[Utterance] = []
     faults: list[str] = []
-    for number, line in enumerate(_read_lines(path), start=1):
-        if not line.strip():
-            continue
-        try:
-            utterances.append(_parse_line(line, path.parent))
-        except (ManifestError, UnknownLanguage) as error:
-            faults.append(f"line {number}: {error}")
+    for number, row in read_lines(path):
+        if isinstance(row, Utterance):
+            utterances.append(row)
+        else:
+            faults.append(f"line {number}: {row}")
     if faults:
         raise ManifestError(_describe_faults(path, faults))
     if not utterances:
@@ -90,6 +88,20 @@ def read_manifest(path: str | Path, *, languages: Sequence[str] | None = None) -
             f"{path}: no utterances; write one JSON object a line with audio, text and language"
         )
     return _only(utterances, languages, path) if languages else utterances
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, Utterance | LoraWhisperError]]:
+    """Number and utterance of each line that is not empty, or what is wrong with it.
+
+    Raises:
+        ManifestError: the file cannot be read.
+    """
+    for number, line in enumerate(_read_lines(path), start=1):
+        if line.strip():
+            try:
+                yield number, _parse_line(line, path.parent)
+            except (ManifestError, UnknownLanguage) as error:
+                yield number, error
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> Path:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from lora_whisper.errors import UsageError
 from lora_whisper.evaluation.metrics import ErrorCounts, Rate, Unit
 from lora_whisper.evaluation.results import EvaluationResult
+from lora_whisper.evaluation.significance import holm
 from lora_whisper.languages import language
 
 RESAMPLES = 2000
@@ -135,16 +136,6 @@ def gains(systems: Sequence[System], baseline: System, tags: Sequence[str], unit
     found = [_gain(system, baseline, tags, unit) for system in systems]
     adjusted = holm([one.p for one in found])
     return [replace(one, p_adjusted=p) for one, p in zip(found, adjusted, strict=True)]
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values after Holm's step-down correction (Holm 1979), in their order."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = highest
-    return adjusted
 
 
 def _gain(system: System, baseline: System, tags: Sequence[str], unit: Unit) -> Gain:

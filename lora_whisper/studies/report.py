@@ -10,6 +10,7 @@ import numpy as np
 
 from lora_whisper.evaluation.metrics import Rate, Unit
 from lora_whisper.evaluation.plots import Line, Marks, curves, side_by_side, standalone
+from lora_whisper.evaluation.significance import holm
 from lora_whisper.files import prepare_folder, write_json, write_text
 from lora_whisper.languages import language
 from lora_whisper.studies.analysis import (
@@ -19,7 +20,6 @@ from lora_whisper.studies.analysis import (
     chosen,
     forgetting,
     gains,
-    holm,
     load_system,
     steps_to,
     word_languages,

@@ -15,7 +15,6 @@ from lora_whisper.studies.analysis import (
     chosen,
     forgetting,
     gains,
-    holm,
     steps_to,
 )
 
@@ -52,11 +51,6 @@ def test_other_utterances_are_not_compared() -> None:
     short = replace(other.runs[0].told, utterances=other.runs[0].told.utterances[1:])
     with pytest.raises(UsageError, match="other utterances in pl"):
         gains([replace(other, runs=(replace(other.runs[0], told=short),))], base, ["pl"], "character")
-
-
-def test_holm_is_the_published_procedure() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
 
 
 def test_means_are_over_languages_and_spreads_over_seeds() -> None:

@@ -1,0 +1,1 @@
+"""Faults of data, found before a training is wasted on them."""
