@@ -20,7 +20,7 @@ from lora_whisper.doctor.faults import (
     Place,
 )
 from lora_whisper.doctor.recordings import Heard
-from lora_whisper.doctor.texts import style
+from lora_whisper.doctor.texts import NO_CASE, style
 
 _FASTEST, _SLOWEST = 4.0, 0.12
 """Times the median rate of its language at which an utterance is suspect."""
@@ -57,8 +57,10 @@ def rate_faults(items: Sequence[Item]) -> Iterator[Fault]:
 def style_faults(items: Sequence[Item]) -> Iterator[Fault]:
     """Texts of a style that less than a tenth of their language has, where one style has most of it."""
     for tag, own in _by(items, lambda item: item.utterance.language).items():
-        styles = {item.place: style(item.utterance.text) for item in own}
+        styles = {item.place: found for item in own if (found := style(item.utterance.text)) != NO_CASE}
         counts = Counter(styles.values())
+        if not counts:
+            continue
         common, most = counts.most_common(1)[0]
         if len(own) < _LEAST_TO_COMPARE or most < (1 - 2 * _RARE_STYLE) * len(own):
             continue
@@ -96,7 +98,8 @@ def _shared(
             if item.place.manifest == first.place.manifest or (once and item.place.manifest in told):
                 continue
             told.add(item.place.manifest)
-            yield Fault(kind, item.place, f"also in {first.place}: {str(value)[:40]!r}")
+            named = "" if kind is LEAKED_AUDIO else f": {str(value)[:40]!r}"
+            yield Fault(kind, item.place, f"also in {first.place}{named}")
 
 
 def _long_text(item: Item) -> str:

@@ -31,6 +31,7 @@ _ALSO = {"sr": "LATIN", "uz": "CYRILLIC", "kk": "LATIN", "az": "CYRILLIC", "pa":
 """Languages that are written in two scripts, and the other one."""
 
 _LEAST_IN_SCRIPT = 0.5
+NO_CASE = "no case"
 _MARK_UP = re.compile(r"<[a-zA-Z/][^<>]*>|&(?:[a-z]{2,8}|#\d+);|https?://")
 _SPECIAL = re.compile(r"<\|[^|<>]*\|>")
 _JOINERS = frozenset("\u200c\u200d")  # letters need them in Persian and Indic scripts
@@ -100,7 +101,7 @@ def style(text: str) -> str:
     """How a text is written: "upper", "lower" or "mixed" case, and whether it has punctuation."""
     letters = [letter for letter in text if letter.isalpha() and letter.lower() != letter.upper()]
     if not letters:
-        return "no case"
+        return NO_CASE
     case = (
         "upper" if all(map(str.isupper, letters)) else "lower" if all(map(str.islower, letters)) else "mixed"
     )
