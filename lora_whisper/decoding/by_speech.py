@@ -5,7 +5,7 @@ activity → stretches → language of each → smoothed → packed → heard in
 Audio is read when it is needed; what stays are times, texts and languages.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from lora_whisper.decoding.longform import (
     LongFormOptions,
     Unknown,
     groups_of,
+    measured,
     transcript_of,
     with_words,
 )
@@ -71,22 +72,23 @@ def transcribe_by_speech(
     options = options or LongFormOptions()
     allowed = asr.candidates(languages) if any(clip.language is None for clip in clips) else {}
     for group in groups_of(clips):
-        found: dict[int, list[Region]] = {}
+        found: dict[int, tuple[Clip, list[Region]]] = {}
         for index in group:
             try:
                 if clips[index].language is not None:
                     asr.target(str(clips[index].language))
-                found[index] = find_speech(clips[index], activity, options.activity)
+                clip = measured(clips[index])
+                found[index] = clip, find_speech(clip, activity, options.activity)
             except LoraWhisperError as error:
                 yield Outcome(index, None, error)
         windows = [
             one
-            for index, regions in found.items()
-            for one in _windows(asr, index, clips[index], regions, allowed, options)
+            for index, (clip, regions) in found.items()
+            for one in _windows(asr, index, clip, regions, allowed, options)
         ]
-        segments = _heard(asr, clips, windows, options)
-        for index in found:
-            yield Outcome(index, transcript_of(clips[index], segments.get(index, [])))
+        segments = _heard(asr, {index: clip for index, (clip, _) in found.items()}, windows, options)
+        for index, (clip, _) in found.items():
+            yield Outcome(index, transcript_of(clip, segments.get(index, [])))
 
 
 def find_speech(clip: Clip, activity: Activity, limits: ActivityLimits) -> list[Region]:
@@ -173,7 +175,7 @@ def _piece(clip: Clip, region: Region, margin_s: float) -> Clip:
 
 
 def _heard(
-    asr: LoraWhisper, clips: Sequence[Clip], windows: Sequence[_Window], options: LongFormOptions
+    asr: LoraWhisper, clips: Mapping[int, Clip], windows: Sequence[_Window], options: LongFormOptions
 ) -> dict[int, list[Segment]]:
     """Segments of each clip, of all clips in mixed batches."""
     attempts = [(one, target) for one in windows for target in one.targets]

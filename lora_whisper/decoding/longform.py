@@ -76,6 +76,15 @@ def groups_of(clips: Sequence[Clip]) -> Iterator[list[int]]:
         yield group
 
 
+def measured(clip: Clip) -> Clip:
+    """The clip with its length known, so that no part of it asks the file again.
+
+    Raises:
+        AudioError: the file cannot be read.
+    """
+    return clip.part(0.0, clip.length_s())
+
+
 def transcript_of(clip: Clip, segments: Sequence[Segment]) -> Transcript:
     """The segments in order, and the language of the most speech."""
     spoken: dict[str, float] = {}

@@ -10,7 +10,14 @@ import numpy as np
 
 from lora_whisper.decoding.clips import Clip
 from lora_whisper.decoding.fallback import split_by_timestamps, with_fallback
-from lora_whisper.decoding.longform import WINDOW_S, LongFormOptions, groups_of, transcript_of, with_words
+from lora_whisper.decoding.longform import (
+    WINDOW_S,
+    LongFormOptions,
+    groups_of,
+    measured,
+    transcript_of,
+    with_words,
+)
 from lora_whisper.decoding.search import Decoded, DecodingOptions
 from lora_whisper.decoding.transcribe import LoraWhisper, Outcome, Target
 from lora_whisper.decoding.transcript import Segment
@@ -76,6 +83,7 @@ def _reader(
     asr: LoraWhisper, index: int, clip: Clip, allowed: dict[str, str], options: LongFormOptions
 ) -> _Reader:
     """A file at its beginning, in its language."""
+    clip = measured(clip)
     length_s = clip.length_s()
     prompt = asr.backbone.tokenizer.encode(f" {options.initial_prompt}") if options.initial_prompt else []
     if clip.language is not None:
