@@ -1,9 +1,9 @@
 """Make the bundled backbone `mini` from nothing: `python recipes/mini.py` (hours on two cores; resumable).
 
-Two stages: clean speech in sixteen languages until attention finds the audio; then any timbre, any word,
-noise, echo, times, prompts and silence, eight languages covered well and eight thinly. Writes
-runs/mini/stage-2/backbone, its loss curve, and its scores on speech of unseen voices and texts. To bundle
-it, copy the backbone folder to lora_whisper/assets/mini.
+Three stages: clean speech in sixteen languages until attention finds the audio; then any timbre, any word,
+noise, echo, times, prompts and silence, eight languages covered well and eight thinly; then more. Writes
+runs/mini/stage-3/backbone, its loss curve, and its scores on speech of unseen voices and texts. To bundle
+it, copy the backbone folder to lora_whisper/assets/mini and run recipes/alignment_heads.py with --write.
 """
 
 import argparse
