@@ -1,7 +1,9 @@
 """Faults that show only when utterances are compared: with others of their language, and between splits."""
 
+import math
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -13,6 +15,7 @@ from lora_whisper.doctor.faults import (
     LEAKED_SPEAKER,
     LEAKED_TEXT,
     MIXED_STYLE,
+    PLAIN_STYLE,
     TOO_FAST,
     TOO_SLOW,
     Fault,
@@ -20,14 +23,18 @@ from lora_whisper.doctor.faults import (
     Place,
 )
 from lora_whisper.doctor.recordings import Heard
-from lora_whisper.doctor.texts import NO_CASE, style
+from lora_whisper.doctor.texts import FULL_STYLE, NO_CASE, style
+from lora_whisper.languages import language as find_language
 
-_FASTEST, _SLOWEST = 4.0, 0.12
-"""Times the median rate of its language at which an utterance is suspect."""
+_FAST, _SLOW = (3.0, 5.0), (4.0, 10.0)
+"""Least and most times the pace of its language, up or down, at which an utterance is suspect."""
+
+_DEVIATIONS = 6.0
+"""Where it is suspect between these, in robust standard deviations of the logarithm of the rate."""
 
 _LEAST_TO_COMPARE = 8
-_RARE_STYLE = 0.1
-_SHORT_TEXT = 12  # characters; "yes" may well be said in two splits
+_MAIN_STYLE = 0.8
+_SHORT_TEXT = {"word": 12, "character": 6}  # characters; "yes" may well be said in two splits
 
 
 @dataclass(frozen=True)
@@ -46,27 +53,41 @@ def rate_faults(items: Sequence[Item]) -> Iterator[Fault]:
         if len(rates) < _LEAST_TO_COMPARE:
             continue
         usual = median(rates.values())
+        spread = math.exp(_DEVIATIONS * _deviation(rates.values(), usual))
+        fastest, slowest = (min(max(spread, least), most) for least, most in (_FAST, _SLOW))
         for place, rate in rates.items():
             detail = f"{rate:.1f} characters a second; usual in {tag}: {usual:.1f}"
-            if rate > _FASTEST * usual:
+            if rate > fastest * usual:
                 yield Fault(TOO_FAST, place, detail)
-            elif rate < _SLOWEST * usual:
+            elif rate < usual / slowest:
                 yield Fault(TOO_SLOW, place, detail)
 
 
+def _deviation(rates: Iterable[float], usual: float) -> float:
+    """Standard deviation of the logarithms, from the median of their distances: outliers do not widen it."""
+    return 1.4826 * median(abs(math.log(rate / usual)) for rate in rates)
+
+
 def style_faults(items: Sequence[Item]) -> Iterator[Fault]:
-    """Texts of a style that less than a tenth of their language has, where one style has most of it."""
+    """Texts in another style than most of their language; languages in many styles, or a plain one."""
     for tag, own in _by(items, lambda item: item.utterance.language).items():
         styles = {item.place: found for item in own if (found := style(item.utterance.text)) != NO_CASE}
-        counts = Counter(styles.values())
-        if not counts:
-            continue
-        common, most = counts.most_common(1)[0]
-        if len(own) < _LEAST_TO_COMPARE or most < (1 - 2 * _RARE_STYLE) * len(own):
-            continue
-        for place, found in styles.items():
-            if found != common and counts[found] < _RARE_STYLE * len(own):
-                yield Fault(MIXED_STYLE, place, f"{found}; most of {tag}: {common}")
+        if len(styles) >= _LEAST_TO_COMPARE:
+            yield from _of_styles(str(tag), styles)
+
+
+def _of_styles(tag: str, styles: Mapping[Place, str]) -> Iterator[Fault]:
+    """Each text that is unlike most; where there is no such majority, one fault for the language."""
+    counts = Counter(styles.values())
+    common, most = counts.most_common(1)[0]
+    others = [place for place, found in styles.items() if found != common]
+    if most < _MAIN_STYLE * len(styles):
+        shares = "; ".join(f"{100 * n / len(styles):.0f} % {name}" for name, n in counts.most_common())
+        yield Fault(MIXED_STYLE, others[0], f"{tag} has {shares}")
+        return
+    yield from (Fault(MIXED_STYLE, one, f"{styles[one]}; most of {tag}: {common}") for one in others)
+    if common != FULL_STYLE:
+        yield Fault(PLAIN_STYLE, next(iter(styles)), f"{tag}: {common}")
 
 
 def copies(items: Sequence[Item]) -> Iterator[Fault]:
@@ -85,7 +106,7 @@ def leaks(items: Sequence[Item]) -> Iterator[Fault]:
     """What stands in more than one manifest: recordings, texts, and speakers, each of these once."""
     yield from _shared(items, LEAKED_AUDIO, lambda item: item.heard.sha256)
     yield from _shared(items, LEAKED_TEXT, _long_text)
-    yield from _shared(items, LEAKED_SPEAKER, lambda item: item.utterance.speaker or "", once=True)
+    yield from _shared(items, LEAKED_SPEAKER, _speaker, once=True)
 
 
 def _shared(
@@ -103,12 +124,22 @@ def _shared(
 
 
 def _long_text(item: Item) -> str:
-    said = _said(item)
-    return f"{item.utterance.language} {said}" if len(said) >= _SHORT_TEXT else ""
+    said, tag = _said(item), item.utterance.language
+    return f"{tag} {said}" if len(said) >= _SHORT_TEXT[find_language(tag).unit] else ""
+
+
+def _speaker(item: Item) -> str:
+    """The speaker in a language: each corpus has its own speaker 1."""
+    return f"{item.utterance.language} {item.utterance.speaker}" if item.utterance.speaker else ""
 
 
 def _said(item: Item) -> str:
-    return " ".join(item.utterance.text.casefold().split())
+    """The text without its case and punctuation; marks are kept, for they are the vowels of Hindi."""
+    return " ".join("".join(map(_heard_letter, item.utterance.text.casefold())).split())
+
+
+def _heard_letter(letter: str) -> str:
+    return letter if letter.isalnum() or unicodedata.category(letter).startswith("M") else " "
 
 
 def _characters(item: Item) -> int:

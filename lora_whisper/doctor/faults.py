@@ -23,6 +23,9 @@ class Kind:
 
 BROKEN_LINE = Kind("broken line", "error", "the line is no utterance", "correct it or leave it out")
 UNREADABLE = Kind("unreadable audio", "error", "missing, empty, cut off or no audio", "copy the file again")
+CUT_SHORT = Kind(
+    "cut short", "error", "less audio than `duration_s` says", "copy the file again, or correct it"
+)
 SILENT = Kind("silent audio", "error", "nothing can be heard", "leave it out, or look at the recording")
 CLIPPED = Kind("clipped audio", "note", "over 1 % of the samples are at the limit", "record at a lower level")
 EMPTY_TEXT = Kind("empty text", "error", "speech without a transcript", "transcribe it or leave it out")
@@ -33,6 +36,16 @@ TOO_SLOW = Kind("too little text", "warning", "much less than is usual in that t
 WRONG_SCRIPT = Kind("wrong script", "error", "not the script of its language", "check text and language tag")
 ODD_CHARACTERS = Kind("odd characters", "warning", "invisible, private, broken or mark-up", "clean the text")
 SPECIAL_TOKENS = Kind("special tokens", "error", "Whisper's own tokens in the text", "remove <|…|>")
+DOUBLE_START = Kind(
+    "label prefix",
+    "error",
+    "labels need exactly one <|startoftranscript|>",
+    "report it: no fault of the data",
+)
+PLAIN_STYLE = Kind(
+    "plain style", "note", "a language without capitals or end marks: Whisper will forget them",
+    "take the raw transcripts if there are any",
+)  # fmt: skip
 MIXED_STYLE = Kind(
     "mixed style", "note", "some texts are written in another style than most", "write all in one style"
 )
@@ -46,9 +59,9 @@ WRONG_LANGUAGE = Kind(
 )
 
 KINDS: tuple[Kind, ...] = (
-    BROKEN_LINE, UNREADABLE, SILENT, EMPTY_TEXT, TOO_LONG, TOO_MANY_TOKENS, TOO_FAST, WRONG_SCRIPT,
-    SPECIAL_TOKENS, CONTRADICTION, LEAKED_AUDIO, TOO_SLOW, ODD_CHARACTERS, DUPLICATE, LEAKED_TEXT,
-    LEAKED_SPEAKER, WRONG_LANGUAGE, CLIPPED, MIXED_STYLE,
+    BROKEN_LINE, UNREADABLE, CUT_SHORT, SILENT, EMPTY_TEXT, TOO_LONG, TOO_MANY_TOKENS, DOUBLE_START, TOO_FAST,
+    WRONG_SCRIPT, SPECIAL_TOKENS, CONTRADICTION, LEAKED_AUDIO, TOO_SLOW, ODD_CHARACTERS, DUPLICATE,
+    LEAKED_TEXT, LEAKED_SPEAKER, WRONG_LANGUAGE, CLIPPED, PLAIN_STYLE, MIXED_STYLE,
 )  # fmt: skip
 """All of them, the worst first."""
 

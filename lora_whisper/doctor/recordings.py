@@ -9,13 +9,15 @@ import numpy as np
 
 from lora_whisper.audio import N_SAMPLES, SAMPLE_RATE
 from lora_whisper.data.manifest import Utterance
-from lora_whisper.doctor.faults import CLIPPED, SILENT, TOO_LONG, UNREADABLE
+from lora_whisper.doctor.faults import CLIPPED, CUT_SHORT, SILENT, TOO_LONG, UNREADABLE
 from lora_whisper.doctor.texts import Finding
 from lora_whisper.errors import LoraWhisperError
 
 _QUIETEST_DB = -60.0
 _CLIPPED_SHARE = 0.01
 _SLACK_S = 0.02
+_MISSING_S = (0.1, 0.5)  # codecs pad and trim, and some corpora round
+_MISSING_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Heard:
     Attributes:
         faults: what is wrong with it.
         duration_s: its length; 0 if it cannot be read.
-        sha256: of its samples; empty if it cannot be read.
+        sha256: of its samples; empty if it cannot be read, or is silent: silence is no copy of silence.
     """
 
     faults: tuple[Finding, ...]
@@ -48,14 +50,25 @@ def _heard(utterance: Utterance) -> Heard:
         samples = utterance.load()
     except LoraWhisperError as error:
         return Heard(((UNREADABLE, str(error)),))
-    digest = hashlib.sha256(samples.tobytes()).hexdigest()
-    return Heard(tuple(_faults(samples)), len(samples) / SAMPLE_RATE, digest)
+    faults = (*_faults(samples), *_cut_short(len(samples) / SAMPLE_RATE, utterance.duration_s))
+    silent = any(kind is SILENT for kind, _ in faults)
+    digest = "" if silent else hashlib.sha256(samples.tobytes()).hexdigest()
+    return Heard(faults, len(samples) / SAMPLE_RATE, digest)
+
+
+def _cut_short(length_s: float, announced_s: float | None) -> Iterator[Finding]:
+    """Less than the manifest announces: what a broken download leaves, and then the text says too much."""
+    if announced_s is None:
+        return
+    least, most = _MISSING_S
+    if announced_s - length_s > min(max(_MISSING_SHARE * announced_s, least), most):
+        yield CUT_SHORT, f"{announced_s:.1f} s announced, {length_s:.1f} s there"
 
 
 def _faults(samples: np.ndarray[tuple[int], np.dtype[np.float32]]) -> Iterator[Finding]:
     """What is wrong with the samples."""
     peak = float(np.abs(samples).max(initial=0.0))
-    level_db = 20 * np.log10(max(float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))), 1e-10))
+    level_db = 20 * np.log10(max(float(np.std(samples, dtype=np.float64)), 1e-10))  # an offset is no sound
     if level_db < _QUIETEST_DB:
         yield SILENT, f"{level_db:.0f} dB"
     elif (share := float(np.mean(np.abs(samples) >= 0.999 * max(peak, 0.99)))) > _CLIPPED_SHARE:

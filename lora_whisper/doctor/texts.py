@@ -32,9 +32,18 @@ _ALSO = {"sr": "LATIN", "uz": "CYRILLIC", "kk": "LATIN", "az": "CYRILLIC", "pa":
 
 _LEAST_IN_SCRIPT = 0.5
 NO_CASE = "no case"
-_MARK_UP = re.compile(r"<[a-zA-Z/][^<>]*>|&(?:[a-z]{2,8}|#\d+);|https?://")
+FULL_STYLE = "mixed case, with end mark"
+"""As Whisper itself writes."""
+
+_MARK_UP = re.compile(r"<[a-zA-Z/][^<>]*>|&(?:[a-zA-Z][a-zA-Z0-9]{1,30}|#\d+|#[xX][0-9a-fA-F]+);|https?://")
+_BETWEEN_LETTERS = re.compile(r"[\W\d_]+")  # "IT-компания" is two words, each in its own alphabet
 _SPECIAL = re.compile(r"<\|[^|<>]*\|>")
-_JOINERS = frozenset("\u200c\u200d")  # letters need them in Persian and Indic scripts
+_JOINERS = frozenset("\u200c\u200d")
+_NO_JOINERS = frozenset(("Latn", "Cyrl", "Grek", "Armn", "Geor", "Hebr", "Kore", "Jpan", "Hans", "Hant"))
+"""Scripts whose letters need no joiners, as Persian and Indic ones do."""
+
+_END_MARKS = frozenset(".!?…。！？;:։")
+_CLOSING = "\"'”’»“)]」』"
 
 
 def text_faults(text: str, language: str) -> Iterator[Finding]:
@@ -48,7 +57,7 @@ def text_faults(text: str, language: str) -> Iterator[Finding]:
     foreign = foreign_script(text, language)
     if foreign:
         yield WRONG_SCRIPT, f"{foreign.title()} in {find_language(language).name}: {text[:40]!r}"
-    odd = odd_characters(_SPECIAL.sub("", text))
+    odd = odd_characters(_SPECIAL.sub("", text), language)
     if odd:
         yield ODD_CHARACTERS, odd
 
@@ -76,21 +85,22 @@ def _script(letter: str) -> str:
     return name.split(" ", 1)[0].split("-", 1)[0]
 
 
-def odd_characters(text: str) -> str | None:
+def odd_characters(text: str, language: str) -> str | None:
     """What does not belong into a transcript: one that is invisible, private, broken, or mark-up."""
     mark_up = _MARK_UP.search(text)
     if mark_up:
         return f"mark-up {mark_up[0][:40]}"
+    allowed = frozenset() if find_language(language).script in _NO_JOINERS else _JOINERS
     for letter in text:
         category = unicodedata.category(letter)
-        if letter == "\ufffd" or (category in {"Cc", "Cf", "Co", "Cn"} and letter not in _JOINERS):
+        if letter == "\ufffd" or (category in {"Cc", "Cf", "Co", "Cn"} and letter not in allowed):
             return f"U+{ord(letter):04X} {unicodedata.name(letter, 'without a name').lower()}"
     return _mixed_word(text)
 
 
 def _mixed_word(text: str) -> str | None:
     """A word with letters of two alphabets that look alike, as Latin a in a Russian word."""
-    for word in text.split():
+    for word in _BETWEEN_LETTERS.split(text):
         scripts = {_script(letter) for letter in word if letter.isalpha()}
         if len(scripts & {"LATIN", "CYRILLIC", "GREEK"}) > 1:
             return f"letters of two alphabets in {word!r}"
@@ -105,5 +115,5 @@ def style(text: str) -> str:
     case = (
         "upper" if all(map(str.isupper, letters)) else "lower" if all(map(str.islower, letters)) else "mixed"
     )
-    ends = text.rstrip()[-1:] in set(".!?…。！？;:")
+    ends = text.rstrip().rstrip(_CLOSING)[-1:] in _END_MARKS
     return f"{case} case, {'with' if ends else 'without'} end mark"

@@ -17,6 +17,7 @@ GOOD = {
     "ar": "مرحبا، كيف حالك؟",
     "fa": "می‌خواهم بروم",  # with a joiner, which Persian needs
     "ru": "Привет, USB работает.",
+    "uk": "IT-компанія має USB-порт.",
     "sr": "Dobar dan, kako ste?",
     "vi": "Xin chào, tôi là người Việt Nam.",
 }
@@ -43,6 +44,10 @@ def test_nothing_is_invented(tag: str) -> None:
         ("one &amp; two", "en", ODD_CHARACTERS, "&amp;"),
         ("one <b>two</b>", "en", ODD_CHARACTERS, "<b>"),
         ("one\ttwo", "en", ODD_CHARACTERS, "U+0009"),
+        ("dzi\u200deń", "pl", ODD_CHARACTERS, "U+200D"),
+        ("one &#x27; two", "en", ODD_CHARACTERS, "&#x27;"),
+        ("caf&Eacute; one", "en", ODD_CHARACTERS, "&Eacute;"),
+        ("IT-кoмпания", "ru", ODD_CHARACTERS, "'кoмпания'"),
         ("привeт всем", "ru", ODD_CHARACTERS, "two alphabets"),
     ],
 )
@@ -57,6 +62,7 @@ def test_each_fault_is_found_alone(text: str, tag: str, kind: object, detail: st
         ("HELLO THERE", "upper case, without end mark"),
         ("hello there", "lower case, without end mark"),
         ("Hello there.", "mixed case, with end mark"),
+        ("He said “hello.”", "mixed case, with end mark"),
         ("今天。", "no case"),
     ],
 )
