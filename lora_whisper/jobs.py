@@ -104,7 +104,9 @@ def train_adapters(
     for adapter in adapters:
         part = corpus.of(adapter.tag)
         condition = ROBUST if config.perturb else None
-        rows = adapter_rows(bank, adapter, part.train, report, condition, config.seed)
+        rows = adapter_rows(
+            bank, adapter, part.train, report, condition, config.seed, timestamped=config.timestamped
+        )
         dev = dev_rows[adapter.tag] = adapter_rows(bank, adapter, part.dev, report)
         tracks.append(language_lora(adapter, rows, dev))
 
@@ -143,11 +145,21 @@ def adapter_rows(
     report: Report | None = None,
     condition: Condition | None = None,
     seed: int = 0,
+    *,
+    timestamped: float = 0.0,
 ) -> UtteranceRows:
     """Rows of utterances as an adapter is trained on them, under these recording conditions if any."""
     encoder = row_encoder(bank.backbone, cast("AudioContext", adapter.info.audio_context))
     token = adapter.info.token_language
-    return UtteranceRows(utterances, encoder, token, report or _raise, condition=condition, seed=seed)
+    return UtteranceRows(
+        utterances,
+        encoder,
+        token,
+        report or _raise,
+        condition=condition,
+        seed=seed,
+        timestamped=timestamped,
+    )
 
 
 def row_encoder(backbone: Backbone, context: AudioContext | None = None) -> RowEncoder:

@@ -130,6 +130,7 @@ class TrainingOptions:
     patience: int | None
     perturb: bool
     spec_augment: bool
+    timestamped: float
     seed: int
 
     def config(self) -> "TrainConfig":
@@ -148,6 +149,7 @@ class TrainingOptions:
             patience=self.patience,
             perturb=self.perturb,
             spec_augment=self.spec_augment,
+            timestamped=self.timestamped,
             seed=self.seed,
         )
 
@@ -234,6 +236,12 @@ training_options = gathered(
         "--perturb", is_flag=True, help="Train in other noise, echo, channel, loudness and speed each epoch."
     ),
     click.option("--spec-augment", is_flag=True, help="Hide bands and stretches of each spectrogram."),
+    click.option(
+        "--timestamped",
+        type=click.FloatRange(0, 1),
+        default=0.0,
+        help="Share of the rows that are learned with times, so that timestamps are not unlearned.",
+    ),
     click.option("--seed", type=int, default=0, help="Of new weights, order of data, dropout, perturbation."),
 )
 

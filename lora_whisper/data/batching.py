@@ -13,7 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lora_whisper.audio import FRAMES_PER_POSITION, HOP_LENGTH, N_FRAMES, SAMPLE_RATE, AudioContext, features
+from lora_whisper.audio import (
+    FRAMES_PER_POSITION,
+    HOP_LENGTH,
+    N_FRAMES,
+    N_SAMPLES,
+    SAMPLE_RATE,
+    AudioContext,
+    features,
+)
 from lora_whisper.data.conditions import Condition, Effects
 from lora_whisper.data.manifest import Utterance
 from lora_whisper.errors import AudioError, LoraWhisperError, ManifestError
@@ -196,7 +204,9 @@ class UtteranceRows:
         report: is told of each utterance that cannot be used, and why.
         cache_bytes: memory for encoded rows; rows beyond it are encoded anew at each use.
         condition: recording conditions to train for: each epoch hears each utterance in others.
-        seed: of the conditions.
+        seed: of the conditions, and of which rows have times.
+        timestamped: share of the rows that have the times of their segments, or of their whole: so that
+            training does not unlearn them. In each epoch other rows have them.
 
     Attributes:
         utterances: the usable ones.
@@ -213,8 +223,9 @@ class UtteranceRows:
         cache_bytes: int = 2 << 30,
         condition: Condition | None = None,
         seed: int = 0,
+        timestamped: float = 0.0,
     ) -> None:
-        self._condition, self._seed = condition, seed
+        self._condition, self._seed, self._timestamped = condition, seed, timestamped
         self._encoder, self.token_language = encoder, token_language
         self.utterances: list[Utterance] = []
         self.durations_s: list[float] = []
@@ -227,27 +238,40 @@ class UtteranceRows:
                 cache_bytes -= row.mel.numel() * row.mel.element_size()
                 self.utterances.append(utterance)
                 self.durations_s.append(row.mel.shape[1] / FRAMES_PER_SECOND)
-                self._rows.append(row if cache_bytes >= 0 and not condition else None)
+                self._rows.append(row if cache_bytes >= 0 and not condition and not timestamped else None)
 
     def row(self, index: int, epoch: int = 0) -> Row:
         """The row at `index`, under the conditions of the epoch."""
-        if self._condition is None:
+        if self._condition is None and not self._timestamped:
             return self._rows[index] or self._encode(self.utterances[index])
-        effects = self._condition.draw(np.random.default_rng([self._seed, epoch, index]))
-        if self.durations_s[index] > LONGEST_SLOWED_S:
+        rng = np.random.default_rng([self._seed, epoch, index])
+        effects = self._condition.draw(rng) if self._condition else None
+        if effects and self.durations_s[index] > LONGEST_SLOWED_S:
             effects = replace(effects, speed=1.0)
-        return self._encode(self.utterances[index], effects)
+        return self._encode(self.utterances[index], effects, bool(rng.random() < self._timestamped))
 
-    def _encode(self, utterance: Utterance, effects: Effects | None = None) -> Row:
+    def _encode(self, utterance: Utterance, effects: Effects | None = None, timestamped: bool = False) -> Row:
         audio = utterance.load()
         heard = effects.apply(audio) if effects else audio
-        return self._encoder.row(heard, utterance.text, self.token_language)
+        segments = _segments(utterance, len(audio), effects) if timestamped and utterance.text else ()
+        return self._encoder.row(heard, utterance.text, self.token_language, segments)
 
     def _try(self, utterance: Utterance) -> Row | LoraWhisperError:
         try:
             return self._encode(utterance)
         except (AudioError, ManifestError) as error:
             return error
+
+
+def _segments(utterance: Utterance, n_samples: int, effects: Effects | None) -> list[Segment]:
+    """The timed pieces of an utterance as it is played; without any, the whole of it is one."""
+    speed = effects.speed if effects else 1.0
+    whole_s = n_samples / SAMPLE_RATE
+    pieces = [(one.start_s, min(one.end_s, whole_s), one.text) for one in utterance.segments]
+    return [
+        (start_s / speed, min(end_s / speed, N_SAMPLES / SAMPLE_RATE), text)
+        for start_s, end_s, text in pieces or [(0.0, whole_s, utterance.text)]
+    ]
 
 
 def plan_batches(

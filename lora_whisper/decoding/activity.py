@@ -136,6 +136,10 @@ class Region:
         """How long it is."""
         return self.end_s - self.start_s
 
+    def nearest_s(self, time_s: float) -> float:
+        """The time within it that is nearest to a time."""
+        return min(max(time_s, self.start_s), self.end_s)
+
 
 def speech_regions(
     probabilities: Sequence[float] | Probabilities, duration_s: float, limits: ActivityLimits

@@ -15,6 +15,7 @@ from lora_whisper.decoding.activity import Activity, ActivityLimits, Region, spe
 from lora_whisper.decoding.clips import Clip
 from lora_whisper.decoding.fallback import split_by_timestamps, with_fallback
 from lora_whisper.decoding.longform import (
+    LEAST_S,
     WINDOW_S,
     LongFormOptions,
     Unknown,
@@ -101,7 +102,7 @@ def find_speech(clip: Clip, activity: Activity, limits: ActivityLimits) -> list[
 
     def blocks() -> Iterator[Samples]:
         start_s = 0.0
-        while start_s < length_s - 1e-3:
+        while start_s < length_s - LEAST_S:
             end_s = min(start_s + BLOCK_S, length_s)
             yield clip.part(start_s, end_s).load()
             start_s = end_s
@@ -246,14 +247,15 @@ def _segments(
         return [whole] if decoded.text else []
     first_s = max(0.0, window.region.start_s - options.activity.margin_s)
     length_s = window.region.end_s + options.activity.margin_s - first_s
-    pieces, _ = split_by_timestamps(decoded.tokens, asr.backbone.tokenizer, length_s)
-    return [
+    pieces, _ = split_by_timestamps(decoded.tokens, asr.backbone.tokenizer, length_s, alone=True)
+    timed = [
         replace(
             whole,
-            start_s=max(whole.start_s, first_s + piece.start_s),
-            end_s=min(whole.end_s, first_s + piece.end_s),
+            start_s=window.region.nearest_s(first_s + piece.start_s),
+            end_s=window.region.nearest_s(first_s + piece.end_s),
             text=asr.backbone.tokenizer.decode(piece.tokens).strip(),
             tokens=piece.tokens,
         )
         for piece in pieces
     ]
+    return [one for one in timed if one.text]

@@ -77,16 +77,18 @@ class TimedTokens:
 
 
 def split_by_timestamps(
-    tokens: Sequence[int], tokenizer: Tokenizer, window_s: float
+    tokens: Sequence[int], tokenizer: Tokenizer, window_s: float, alone: bool = False
 ) -> tuple[list[TimedTokens], float]:
     """The timed pieces of a window, and the seconds of it that are done with.
 
-    A piece that the window's end cuts off is left for the next window, unless it is all there is.
+    A piece that the window's end cuts off is left for the next window, unless it is all there is or no
+    window follows.
 
     Args:
         tokens: text and times, as `timestamp_pairs` allows them.
         tokenizer: knows the times.
         window_s: length of the window.
+        alone: no window follows.
     """
     pieces: list[TimedTokens] = []
     start_s, text = 0.0, list[int]()
@@ -98,7 +100,7 @@ def split_by_timestamps(
         if text:
             pieces.append(TimedTokens(start_s, max(start_s, time_s), tuple(text)))
         start_s, text = time_s, []
-    if text and (not pieces or start_s <= 0):
+    if text and (alone or not pieces or start_s <= 0):
         pieces.append(TimedTokens(start_s, window_s, tuple(text)))
         return pieces, window_s
     goes_on = bool(text) or [tokenizer.is_timestamp(token) for token in tokens[-2:]] == [True, True]

@@ -18,6 +18,9 @@ WINDOW_S = N_SAMPLES / SAMPLE_RATE
 GROUP_S = 1800.0
 """Files are transcribed together until they last so long; a longer one alone."""
 
+LEAST_S = 0.1
+"""Less than this at the end of a file is not read: headers are wrong by as much."""
+
 Unknown = Literal["nearest", "bare", "refuse"]
 """Speech in a language that is not allowed: taken for the nearest one that is, heard by the bare backbone, or
 left without a text."""

@@ -11,6 +11,7 @@ import numpy as np
 from lora_whisper.decoding.clips import Clip
 from lora_whisper.decoding.fallback import split_by_timestamps, with_fallback
 from lora_whisper.decoding.longform import (
+    LEAST_S,
     WINDOW_S,
     LongFormOptions,
     groups_of,
@@ -39,8 +40,20 @@ class _Reader:
 
     @property
     def window(self) -> Clip:
-        """The next 30 s, or what is left."""
+        """The next 30 s, or what is left; not read yet."""
         return self.clip.part(self.seek_s, min(self.seek_s + WINDOW_S, self.length_s))
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left."""
+        return self.seek_s >= self.length_s - LEAST_S
+
+    def read(self) -> Clip | LoraWhisperError:
+        """The next window in memory, or what is wrong with it."""
+        try:
+            return Clip(self.window.load())
+        except LoraWhisperError as error:
+            return error
 
 
 def transcribe_sequentially(
@@ -70,13 +83,18 @@ def transcribe_sequentially(
                 readers.append(_reader(asr, index, clips[index], allowed, options))
             except LoraWhisperError as error:
                 yield Outcome(index, None, error)
-        active = readers
-        while active:
-            _read_on(asr, active, options)
-            for reader in active:
-                if reader.seek_s >= reader.length_s - 0.01:
+        while readers:
+            windows = [(reader, reader.read()) for reader in readers]
+            for reader, window in windows:
+                if isinstance(window, LoraWhisperError):
+                    yield Outcome(reader.index, None, window)
+            readable = [(reader, window) for reader, window in windows if isinstance(window, Clip)]
+            readers = [reader for reader, _ in readable]
+            _read_on(asr, readers, [window for _, window in readable], options)
+            for reader in readers:
+                if reader.done:
                     yield Outcome(reader.index, transcript_of(reader.clip, reader.segments))
-            active = [one for one in active if one.seek_s < one.length_s - 0.01]
+            readers = [reader for reader in readers if not reader.done]
 
 
 def _reader(
@@ -97,9 +115,10 @@ def _reader(
     )
 
 
-def _read_on(asr: LoraWhisper, readers: Sequence[_Reader], options: LongFormOptions) -> None:
-    """One window of each file."""
-    pieces = [reader.window for reader in readers]
+def _read_on(
+    asr: LoraWhisper, readers: Sequence[_Reader], pieces: Sequence[Clip], options: LongFormOptions
+) -> None:
+    """Hear the next window of each file."""
 
     def hear(rows: Sequence[int], decoding: DecodingOptions) -> list[Decoded]:
         return asr.hear(

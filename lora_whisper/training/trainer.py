@@ -51,6 +51,7 @@ class TrainConfig:
         patience: stop a track after this many epochs without a better development score; None: never.
         save_every: steps between checkpoints, besides the end of each epoch.
         perturb: hear each utterance in another noise, echo, channel, loudness and speed in each epoch.
+        timestamped: share of the rows with times; see `UtteranceRows`.
         spec_augment: hide bands and stretches of each spectrogram (SpecAugment).
         optimizer: "adamw", or "muon" for whole backbones: see `optimizers`.
         seed: of the order of the data, of dropout and of SpecAugment.
@@ -67,6 +68,7 @@ class TrainConfig:
     patience: int | None = None
     save_every: int = 200
     perturb: bool = False
+    timestamped: float = 0.0
     spec_augment: bool = False
     optimizer: Literal["adamw", "muon"] = "adamw"
     seed: int = 0

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from lora_whisper.data.batching import (
     plan_batches,
 )
 from lora_whisper.data.conditions import ROBUST, Condition
-from lora_whisper.data.manifest import Utterance, read_manifest
+from lora_whisper.data.manifest import TimedText, Utterance, read_manifest
 from lora_whisper.errors import AudioError, ManifestError
 
 TOKENIZER = toy_tokenizer()
@@ -165,3 +166,27 @@ def test_joined_rows_are_those_of_their_sources_in_order() -> None:
     rows = JoinedRows([FixedRows(part) for part in ([one, two], [], [three])])
     assert rows.durations_s == [1.0, 2.0, 3.0]
     assert [rows.row(i).tokens for i in range(3)] == [(1,), (2,), (3,)]
+
+
+def test_a_share_of_the_rows_has_times(speech_folder: Path) -> None:
+    utterances = read_manifest(speech_folder / "manifest.jsonl", languages=["pl"])
+    half = UtteranceRows(utterances, ENCODER, "pl", fail, timestamped=0.5, seed=1)
+    timed = [
+        [TOKENIZER.no_timestamps not in half.row(i, epoch).tokens for i in range(len(utterances))]
+        for epoch in (0, 1)
+    ]
+    assert 2 <= sum(timed[0]) <= 8 and timed[0] != timed[1]
+    rows = UtteranceRows(utterances, ENCODER, "pl", fail, timestamped=1.0)
+    tokens = rows.row(3).tokens
+    times = [TOKENIZER.seconds(token) for token in tokens if TOKENIZER.is_timestamp(token)]
+    assert times == [0.0, pytest.approx(utterances[3].duration_s, abs=0.02)]
+    assert TOKENIZER.decode(tokens).strip() == utterances[3].text
+
+
+def test_times_follow_the_speed_and_the_segments(speech_folder: Path) -> None:
+    one = read_manifest(speech_folder / "manifest.jsonl", languages=["pl"])[9]
+    parts = (TimedText(0.0, 0.4, "ala"), TimedText(0.6, 1.0, "9"))
+    slow = Condition(speed=(0.5, 0.5), gain_db=(0.0, 0.0))
+    rows = UtteranceRows([replace(one, segments=parts)], ENCODER, "pl", fail, condition=slow, timestamped=1.0)
+    times = [TOKENIZER.seconds(token) for token in rows.row(0).tokens if TOKENIZER.is_timestamp(token)]
+    assert times == pytest.approx([0.0, 0.8, 1.2, 2.0], abs=0.02)

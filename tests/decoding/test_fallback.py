@@ -93,5 +93,11 @@ def test_a_window_is_cut_by_its_times(
     assert done == done_s
 
 
+def test_no_text_is_lost_where_no_window_follows() -> None:
+    found, done = split_by_timestamps([t(0), 70, t(2), t(3), 71], TOKENIZER, 4.0, alone=True)
+    assert [(one.start_s, one.end_s, one.tokens) for one in found] == [(0, 2, (70,)), (3, 4, (71,))]
+    assert done == 4
+
+
 def test_times_beyond_the_window_are_cut_off() -> None:
     assert split_by_timestamps([t(0), 70, t(20)], TOKENIZER, 4.0) == ([TimedTokens(0.0, 4.0, (70,))], 4.0)

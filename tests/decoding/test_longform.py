@@ -17,7 +17,7 @@ from lora_whisper.decoding.by_speech import find_speech, transcribe_by_speech
 from lora_whisper.decoding.clips import Clip
 from lora_whisper.decoding.fallback import NEVER
 from lora_whisper.decoding.longform import LongFormOptions
-from lora_whisper.decoding.search import DecodingOptions
+from lora_whisper.decoding.search import Decoded, DecodingOptions
 from lora_whisper.decoding.sequential import transcribe_sequentially
 from lora_whisper.decoding.transcribe import LoraWhisper, Outcome
 from lora_whisper.errors import UnknownLanguage
@@ -143,6 +143,47 @@ def test_a_bad_file_does_not_stop_the_others(asr: LoraWhisper, tmp_path: Path) -
         assert by_index[0].error is not None and "none.wav" in str(by_index[0].error)
         assert by_index[1].transcript is not None and by_index[1].transcript.segments
         assert isinstance(by_index[2].error, UnknownLanguage)
+
+
+def test_a_file_that_is_damaged_in_its_midst_does_not_stop_the_others(
+    asr: LoraWhisper, tmp_path: Path
+) -> None:
+    samples = np.tile(recording(), 6)
+    samples[50 * SAMPLE_RATE] = np.nan
+    soundfile.write(tmp_path / "damaged.wav", samples, SAMPLE_RATE, subtype="FLOAT")
+    clips = [Clip(tmp_path / "damaged.wav", "pl"), Clip(np.tile(recording(), 6), "pl")]
+    for outcomes in (
+        transcribe_by_speech(asr, clips, Loud(), options=PLAIN),
+        transcribe_sequentially(asr, clips, options=PLAIN),
+    ):
+        by_index = {one.index: one for one in outcomes}
+        assert "NaN" in str(by_index[0].error)
+        assert by_index[1].transcript is not None and by_index[1].transcript.segments
+
+
+def test_timestamps_within_a_stretch_lose_no_text_and_never_leave_it(
+    asr: LoraWhisper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = asr.backbone.tokenizer.timestamp_begin
+    tokens = (
+        begin,
+        64,
+        begin + 5,
+        begin + 30,
+        65,
+        begin + 40,
+        begin + 80,
+        66,
+    )  # the first lies in the margin
+    monkeypatch.setattr(asr, "hear", lambda pieces, *_: [Decoded(tokens, "abc", -0.1, 0.0) for _ in pieces])
+    options = replace(PLAIN, decoding=DecodingOptions(timestamps=True))
+    clip = Clip(recording(), "pl")
+    transcript = only(transcribe_by_speech(asr, [clip], Loud(), options=options)).transcript
+    assert transcript is not None
+    assert [one.text for one in transcript.segments] == ["a", "b", "c"] * len(SPOKEN)
+    for number, one in enumerate(transcript.segments):
+        start, end = SPOKEN[number // 3]
+        assert start - 0.04 <= one.start_s <= one.end_s <= end + 0.04
 
 
 def test_silence_is_no_segment(asr: LoraWhisper) -> None:
