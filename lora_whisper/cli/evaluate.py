@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 )
 @candidates_option
 @proxies_option
-@click.option("--normalizer", default="lora-whisper-v1", help="raw, lora-whisper-v1 or whisper-basic.")
+@click.option(
+    "--normalizer",
+    default="lora-whisper-v1",
+    help="raw, lora-whisper-v1, lora-whisper-v2, whisper-basic or whisper-english.",
+)
 @click.option("--out", type=FILE, metavar="FILE", help="Also write the result file, with every hypothesis.")
 @output_options
 def evaluate(

@@ -300,6 +300,10 @@ def _notes(systems: Sequence[System], before: System | None, tags: Sequence[str]
                 yield f"{system.name} has other utterances in {tag} than {first.name}: not comparable."
             elif before and tag in before.scored and not _same_utterances(system, before, tag):
                 yield f"{system.name} has other utterances in {tag} than {before.name}: no change is shown."
+            invented = system.result.hallucinations(tag).utterances if mine else 0
+            if invented:
+                whole = _counted(len(mine), "utterance")
+                yield f"{system.name} hears what nobody said in {invented:,} of {whole} in {tag}."
         if system.result.failures:
             lost = _counted(len(system.result.failures), "utterance")
             yield f"{system.name} could not decode {lost}: not in the rates."

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lora_whisper.errors import ManifestError
+from lora_whisper.evaluation.hallucination import Hallucinations, Transcribed, hallucinations
 from lora_whisper.evaluation.metrics import ErrorCounts, Rate, Unit, bootstrap_interval, error_counts, units
-from lora_whisper.evaluation.normalizers import normalize
+from lora_whisper.evaluation.normalizers import normalize, version
 from lora_whisper.files import write_json
 from lora_whisper.languages import language as find_language
 from lora_whisper.languages import whisper_code
@@ -85,12 +86,27 @@ class EvaluationResult:
     def counts(self, tag: str, unit: Unit) -> list[ErrorCounts]:
         """Return the error counts of each utterance in language `tag`, in order, for paired comparisons."""
         return [
-            error_counts(
-                units(normalize(one.reference, tag, self.normalizer), unit),
-                units(normalize(one.hypothesis, tag, self.normalizer), unit),
-            )
-            for one in self._in_language(tag)
+            error_counts(units(reference, unit), units(hypothesis, unit))
+            for reference, hypothesis in self._texts.get(tag, ())
         ]
+
+    def hallucinations(self, tag: str) -> Hallucinations:
+        """Return what was invented in language `tag`, in the unit that judges it."""
+        return self._hallucinations[tag]
+
+    @cached_property
+    def _hallucinations(self) -> dict[str, Hallucinations]:
+        return {tag: self._invented(tag) for tag in sorted(self._texts)}
+
+    @cached_property
+    def _texts(self) -> dict[str, list[tuple[str, str]]]:
+        """The normalised references and hypotheses of each language, in order."""
+        found: dict[str, list[tuple[str, str]]] = {}
+        for one in self.utterances:
+            reference = normalize(one.reference, one.language, self.normalizer)
+            hypothesis = normalize(one.hypothesis, one.language, self.normalizer)
+            found.setdefault(one.language, []).append((reference, hypothesis))
+        return found
 
     def groups(self, tag: str) -> list[str]:
         """Return what to draw together in a bootstrap: each utterance's speaker, or itself where unknown."""
@@ -116,6 +132,7 @@ class EvaluationResult:
                     "wer": asdict(score.wer),
                     "utterances": score.utterances,
                     "unit": score.unit,
+                    "hallucinations": asdict(self.hallucinations(tag)),
                 }
                 for tag, score in self.scores().items()
             },
@@ -129,8 +146,13 @@ class EvaluationResult:
             OutputError: `path` cannot be written.
         """
         scores = {tag: asdict(score) for tag, score in self.scores().items()}
-        accuracy = {"accuracy": self.language_id_accuracy()}
-        return write_json(path, {"format": FORMAT, **asdict(self), "scores": scores, "language_id": accuracy})
+        computed = {
+            "scores": scores,
+            "hallucinations": {tag: asdict(self.hallucinations(tag)) for tag in scores},
+            "language_id": {"accuracy": self.language_id_accuracy()},
+            "normalizer_version": version(self.normalizer),
+        }
+        return write_json(path, {"format": FORMAT, **asdict(self), **computed})
 
     @staticmethod
     def load(path: Path) -> "EvaluationResult":
@@ -162,6 +184,14 @@ class EvaluationResult:
             wer_counts=sum(words, ErrorCounts()),
             cer_counts=sum(characters, ErrorCounts()),
         )
+
+    def _invented(self, tag: str) -> Hallucinations:
+        unit = find_language(tag).unit
+        heard = [
+            Transcribed(units(reference, unit), units(hypothesis, unit), one.duration_s)
+            for (reference, hypothesis), one in zip(self._texts[tag], self._in_language(tag), strict=True)
+        ]
+        return hallucinations(heard, unit, groups=self.groups(tag), seed=self.seed)
 
 
 def _same_language(expected: str, predicted: str | None) -> bool:

@@ -1,10 +1,14 @@
-"""Whether one recogniser is really better than another: matched-pairs test, and correction for many tests."""
+"""Whether one recogniser is really better than another: matched-pairs test, and correction for many tests.
+
+A language is judged by its own unit, words or characters; a comparison never mixes the two.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import erfc, sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lora_whisper.errors import UsageError
 from lora_whisper.evaluation.metrics import (
@@ -14,6 +18,7 @@ from lora_whisper.evaluation.metrics import (
     Rate,
     Unit,
     align,
+    bootstrap_interval,
     error_counts,
     paired_bootstrap,
     units,
@@ -24,11 +29,17 @@ from lora_whisper.languages import language as find_language
 
 BUFFER = 2
 """Units that both recognisers have right between two segments of the matched-pairs test."""
+ENOUGH = 50
+"""Segments with a difference from which on their mean may be taken as normally distributed."""
 
 
 @dataclass(frozen=True)
 class MatchedPairs:
-    """The matched-pairs sentence-segment test of Gillick and Cox (1989), as NIST's `sc_stats -t mapsswe`.
+    """The matched-pairs sentence-segment test of Gillick and Cox (1989), as NIST's `mapsswe`.
+
+    The normal approximation, which the authors ask many segments for, makes two segments that happen to agree
+    a certainty. With fewer than `ENOUGH`, p counts instead: in which share of all ways to swap the two
+    recognisers, segment by segment, would the errors differ at least as much?
 
     Attributes:
         segments: stretches in which at least one of the two errs.
@@ -44,14 +55,23 @@ class MatchedPairs:
 def matched_pairs(differences: Sequence[int]) -> MatchedPairs:
     """Return the test of errors of the second minus errors of the first, one number per segment."""
     count = len(differences)
-    values = np.asarray(differences, dtype=np.float64)
+    values = np.asarray(differences, dtype=np.int64)
     if count < 2 or not values.any():
         return MatchedPairs(count, 0.0, 1.0)
     spread = float(values.std(ddof=1)) / sqrt(count)
-    if spread == 0:  # every segment differs alike
-        return MatchedPairs(count, float(np.sign(values[0])) * sqrt(count), 0.0)
-    z = float(values.mean()) / spread
-    return MatchedPairs(count, z, erfc(abs(z) / sqrt(2)))
+    # Without spread every segment differs alike: as sure as its number allows, and not more.
+    z = float(values.mean()) / spread if spread else float(np.sign(values[0])) * sqrt(count)
+    few = np.count_nonzero(values) < ENOUGH
+    return MatchedPairs(count, z, _exact_p(values) if few else erfc(abs(z) / sqrt(2)))
+
+
+def _exact_p(values: NDArray[np.int64]) -> float:
+    """Return the chance of a sum at least as far from zero, if each of `values` might as well be negative."""
+    chances = np.ones(1)  # of each sum of those that stay positive
+    for size in np.abs(values[values != 0]):
+        chances = (np.pad(chances, (0, size)) + np.pad(chances, (size, 0))) / 2
+    sums = 2 * np.arange(len(chances)) - (len(chances) - 1)
+    return min(1.0, float(chances[np.abs(sums) >= abs(values.sum())].sum()))
 
 
 def segment_differences(reference: Sequence[str], first: Sequence[str], second: Sequence[str]) -> list[int]:
@@ -112,7 +132,8 @@ class LanguageComparison:
         utterances: how many both have.
         first: rate of the first.
         second: rate of the second.
-        gain: share of the first's errors that the second does not make.
+        gain: share of the first's errors that the second does not make, with its interval by the same
+            bootstrap; None if the first makes none.
         difference: of the rates, second minus first, by paired bootstrap over speakers.
         test: matched pairs.
         p_adjusted: of the test, after Holm's correction for all languages.
@@ -123,7 +144,7 @@ class LanguageComparison:
     utterances: int
     first: float
     second: float
-    gain: Rate
+    gain: Rate | None
     difference: Comparison
     test: MatchedPairs
     p_adjusted: float
@@ -154,30 +175,61 @@ def _pairs(
     first: EvaluationResult, second: EvaluationResult
 ) -> list[tuple[UtteranceResult, UtteranceResult]]:
     """Return the utterances that both have: of one name and language, with one reference."""
-    others = {(one.id, one.language, one.reference): one for one in second.utterances}
-    keyed = [(one, others.get((one.id, one.language, one.reference))) for one in first.utterances]
-    return [(one, other) for one, other in keyed if other is not None]
+    waiting: dict[tuple[str, str, str], list[UtteranceResult]] = {}
+    for other in second.utterances:
+        waiting.setdefault(_key(other), []).append(other)
+    return [(one, waiting[_key(one)].pop(0)) for one in first.utterances if waiting.get(_key(one))]
+
+
+def _key(one: UtteranceResult) -> tuple[str, str, str]:
+    return one.id, one.language, one.reference
 
 
 def _compared(
     tag: str, pairs: Sequence[tuple[UtteranceResult, UtteranceResult]], normalizer: str
 ) -> LanguageComparison:
     unit = find_language(tag).unit
-    counts: list[list[ErrorCounts]] = [[], []]
+    first, second, differences = _counted(tag, unit, pairs, normalizer)
+    groups = [f"speaker {one.speaker}" if one.speaker else f"row {row}" for row, (one, _) in enumerate(pairs)]
+    test = matched_pairs(differences)
+    return LanguageComparison(
+        language=tag,
+        unit=unit,
+        utterances=len(pairs),
+        first=sum(first, ErrorCounts()).rate,
+        second=sum(second, ErrorCounts()).rate,
+        gain=_relative_gain(first, second, groups),
+        difference=paired_bootstrap(first, second, groups=groups),
+        test=test,
+        p_adjusted=test.p,
+    )
+
+
+def _counted(
+    tag: str, unit: Unit, pairs: Sequence[tuple[UtteranceResult, UtteranceResult]], normalizer: str
+) -> tuple[list[ErrorCounts], list[ErrorCounts], list[int]]:
+    """Return the errors of the first and of the second in each utterance, and the differences by segment."""
+    first: list[ErrorCounts] = []
+    second: list[ErrorCounts] = []
     differences: list[int] = []
     for one, other in pairs:
-        said, *heard = (
+        said, ours, theirs = (
             units(normalize(text, tag, normalizer), unit)
             for text in (one.reference, one.hypothesis, other.hypothesis)
         )
-        for place, text in enumerate(heard):
-            counts[place].append(error_counts(said, text))
-        differences += segment_differences(said, *heard)
-    groups = [f"speaker {one.speaker}" if one.speaker else f"row {row}" for row, (one, _) in enumerate(pairs)]
-    rates = [sum(one, ErrorCounts()).rate for one in counts]
-    difference = paired_bootstrap(*counts, groups=groups)
-    base = max(rates[0], 1e-12)
-    low, high = -difference.difference.high / base, -difference.difference.low / base
-    gain = Rate((rates[0] - rates[1]) / base, low, high)
-    test = matched_pairs(differences)
-    return LanguageComparison(tag, unit, len(pairs), rates[0], rates[1], gain, difference, test, test.p)
+        first.append(error_counts(said, ours))
+        second.append(error_counts(said, theirs))
+        differences += segment_differences(said, ours, theirs)
+    return first, second, differences
+
+
+def _relative_gain(
+    first: Sequence[ErrorCounts], second: Sequence[ErrorCounts], groups: Sequence[str]
+) -> Rate | None:
+    if not any(one.errors for one in first):
+        return None
+    # Both rates have the same denominator, so the gain is a rate itself: errors saved per error of the first.
+    saved = [
+        ErrorCounts(hits=a.errors, insertions=a.errors - b.errors) for a, b in zip(first, second, strict=True)
+    ]
+    return bootstrap_interval(saved, groups=groups)

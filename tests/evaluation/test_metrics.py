@@ -37,7 +37,7 @@ PAIRS = random_pairs(3000)
 
 @pytest.mark.parametrize("alphabet", ["abcdef", "नम\u094dत", "你好世界"])
 def test_words_agree_with_jiwer(alphabet: str) -> None:
-    for reference, hypothesis in random_pairs(1500, alphabet):
+    for reference, hypothesis in random_pairs(3400, alphabet):
         ours = error_counts(units(reference, "word"), units(hypothesis, "word"))
         theirs = jiwer.process_words(reference, hypothesis)
         assert ours == ErrorCounts(theirs.hits, theirs.substitutions, theirs.deletions, theirs.insertions)
