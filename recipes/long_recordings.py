@@ -9,6 +9,7 @@ import argparse
 import json
 import resource
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +20,10 @@ import numpy as np
 import soundfile
 
 from lora_whisper.audio import SAMPLE_RATE
-from lora_whisper.data.synthetic import SyntheticSpeech
+from lora_whisper.data import espeak
+from lora_whisper.data.domains import find_domain
+from lora_whisper.data.texts import TextSource
+from lora_whisper.data.voices import draw_voice
 from lora_whisper.decoding.activity import SileroActivity
 from lora_whisper.decoding.by_speech import transcribe_by_speech
 from lora_whisper.decoding.clips import Clip
@@ -36,23 +40,38 @@ PAUSE_S = (0.4, 1.5)
 Spoken = tuple[float, float, str, str]
 """Start and end in seconds, language, text."""
 
+Word = tuple[float, str]
+"""Start in seconds, and the word."""
 
-def recording(path: Path, minutes: float, languages: Sequence[str], seed: int) -> list[Spoken]:
+
+def recording(
+    path: Path, minutes: float, languages: Sequence[str], seed: int
+) -> tuple[list[Spoken], list[Word]]:
     """Write a recording and return what is said in it; the language changes after one to four utterances."""
-    speech, rng = SyntheticSpeech(languages, "test", seed), np.random.default_rng(seed)
+    domain, rng = find_domain("general"), np.random.default_rng(seed)
+    sources = {tag: TextSource(tag, "test", domain.kinds) for tag in languages}
     said: list[Spoken] = []
-    position, number, tag = SAMPLE_RATE // 2, 0, languages[0]
+    spoken: list[Word] = []
+    position, tag = SAMPLE_RATE // 2, languages[0]
     with soundfile.SoundFile(path, "w", SAMPLE_RATE, 1) as file:
         file.write(np.zeros(position, np.float32))
         while position < 60 * minutes * SAMPLE_RATE:
             tag = str(rng.choice([one for one in languages if one != tag])) if len(languages) > 1 else tag
             for _ in range(int(rng.integers(1, 5))):
-                audio, text, _ = speech.utterance(tag, number)
+                text = sources[tag].text(rng).written
+                voice, _ = draw_voice(domain.variants_of("test"), rng)
+                audio, words = espeak.synthesise_words(text, tag, voice)
+                audio = domain.condition.apply(audio, rng)
                 pause = int(rng.uniform(*PAUSE_S) * SAMPLE_RATE)
                 said.append((position / SAMPLE_RATE, (position + len(audio)) / SAMPLE_RATE, tag, text))
                 file.write(np.concatenate([audio, np.zeros(pause, np.float32)]))
-                position, number = position + len(audio) + pause, number + 1
-    return said
+                if len(words) == len(text.split()):  # espeak-ng speaks the words that are written
+                    spoken += [
+                        (position / SAMPLE_RATE + start_s, word)
+                        for (*_, start_s), word in zip(words, text.split(), strict=True)
+                    ]
+                position += len(audio) + pause
+    return said, spoken
 
 
 def counts(said: str, heard: str, tag: str) -> ErrorCounts:
@@ -123,6 +142,18 @@ def _stretches(said: Sequence[Spoken]) -> Iterator[Spoken]:
         yield current
 
 
+def word_errors_s(transcript: Transcript, spoken: Sequence[Word]) -> list[float]:
+    """How far each word that is heard begins from where it was said; spelled alike, within a second."""
+    heard = [(word.start_s, word.text) for one in transcript.segments for word in one.words]
+    starts = [start_s for start_s, _ in heard]
+    errors = []
+    for start_s, word in spoken:
+        near = heard[bisect_left(starts, start_s - 1) : bisect_left(starts, start_s + 1)]
+        same = [abs(time_s - start_s) for time_s, text in near if text.casefold() == word.casefold()]
+        errors += [min(same)] if same else []
+    return errors
+
+
 def _overlap_s(one: Segment, start_s: float, end_s: float) -> float:
     return max(0.0, min(one.end_s, end_s) - max(one.start_s, start_s))
 
@@ -139,13 +170,15 @@ def main() -> None:
     options = parser.parse_args()
     path = prepare_folder(options.out) / f"recording-{options.seed}.flac"
     languages = options.languages.split(",")
-    said = recording(path, options.minutes, languages, options.seed)
+    said, spoken = recording(path, options.minutes, languages, options.seed)
     asr, activity = LoraWhisper(options.backbone), SileroActivity()
     found: dict[str, Any] = {}
     if not options.only:
         found["separate"] = {"cer": separate_cer(asr, path, said)}
     ways = {
-        "by speech": lambda: transcribe_by_speech(asr, [Clip(path)], activity, languages),
+        "by speech": lambda: transcribe_by_speech(
+            asr, [Clip(path)], activity, languages, LongFormOptions(words=True)
+        ),
         "by speech, two languages tried": lambda: transcribe_by_speech(
             asr, [Clip(path)], activity, languages, LongFormOptions(rescore=2)
         ),
@@ -160,6 +193,8 @@ def main() -> None:
             raise RuntimeError(str(outcome.error))
         seconds = time.monotonic() - began
         found[name] = report(outcome.transcript, said) | {"seconds": seconds}
+        if errors := word_errors_s(outcome.transcript, spoken):
+            found[name] |= {"words": len(errors), "median_word_error_s": median(errors)}
         write_text(
             options.out / f"{name.replace(' ', '-').replace(',', '')}.json", to_json(outcome.transcript)
         )

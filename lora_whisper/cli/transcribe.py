@@ -248,17 +248,21 @@ def _files(audio: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in audio:
         pattern = next((part for part in path.parts if set(part) & set("*?[")), None)
-        if path.is_dir():
-            found = sorted(one for one in path.rglob("*") if one.suffix.lower() in SOUNDS and one.is_file())
-        elif pattern is not None and not path.exists():
+        if pattern is not None and not path.exists():
             place = path.parts.index(pattern)
-            found = sorted(Path(*path.parts[:place]).glob(str(Path(*path.parts[place:]))))
+            matches = sorted(Path(*path.parts[:place]).glob(str(Path(*path.parts[place:]))))
         else:
-            found = [path]
+            matches = [path]
+        found = [file for match in matches for file in (_sounds(match) if match.is_dir() else [match])]
         if not found:
             raise UsageError(f"{path}: no audio there; name files, a folder that holds some, or a pattern")
         files += found
     return list(dict.fromkeys(files))
+
+
+def _sounds(folder: Path) -> list[Path]:
+    """The audio files of a folder and of those below it."""
+    return sorted(one for one in folder.rglob("*") if one.suffix.lower() in SOUNDS and one.is_file())
 
 
 def _check_names(audio: Sequence[Path], folder: Path | None) -> None:
