@@ -1,9 +1,10 @@
 """Make the bundled backbone `mini` from nothing: `python recipes/mini.py` (hours on two cores; resumable).
 
-Three stages: clean speech in sixteen languages until attention finds the audio; then any timbre, any word,
-noise, echo, times, prompts and silence, eight languages covered well and eight thinly; then more. Writes
-runs/mini/stage-3/backbone, its loss curve, and its scores on speech of unseen voices and texts. To bundle
-it, copy the backbone folder to lora_whisper/assets/mini and run recipes/alignment_heads.py with --write.
+Four stages: clean speech in sixteen languages until attention finds the audio; then any timbre, any word,
+noise, echo, times, prompts and silence, eight languages covered well and eight thinly; then more, and more
+with rarer words. Writes runs/mini/stage-4/backbone, its loss curve, and its scores on speech of unseen voices
+and texts. To bundle it, copy the backbone folder to lora_whisper/assets/mini and run
+recipes/alignment_heads.py with --write.
 """
 
 import argparse
@@ -74,6 +75,43 @@ STAGES = (
             extended=0.08,
             silent=0.01,
             speeds_wpm=(130, 250),
+            word_languages=WELL_COVERED,
+        ),
+        TrainConfig(
+            epochs=2,
+            learning_rate=1.6e-3,
+            warmup=0.03,
+            weight_decay=0.01,
+            batch_s=120.0,
+            save_every=500,
+            spec_augment=True,
+            optimizer="muon",
+        ),
+    ),
+    Stage(  # rarer words, and words written like names: spelling is what is still hard
+        Curriculum(
+            {
+                "en": 15000,
+                "fr": 15000,
+                "pt": 11500,
+                "nl": 10500,
+                "es": 9500,
+                "de": 9500,
+                "it": 8500,
+                "pl": 7500,
+            }
+            | dict.fromkeys(THINLY_COVERED, 500),
+            joined=0.05,
+            words=0.5,
+            listed=0.5,
+            n_words=80_000,
+            timbres=0.65,
+            perturbed=0.4,
+            timestamped=0.25,
+            prompted=0.06,
+            extended=0.06,
+            silent=0.01,
+            speeds_wpm=(130, 260),
             word_languages=WELL_COVERED,
         ),
         TrainConfig(

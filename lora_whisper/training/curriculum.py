@@ -16,7 +16,7 @@ from lora_whisper.data.conditions import ROBUST, Condition, coloured_noise
 from lora_whisper.data.domains import find_domain
 from lora_whisper.data.texts import TextSource, stable_hash
 from lora_whisper.data.voices import draw_timbre, draw_voice
-from lora_whisper.data.words import sentence
+from lora_whisper.data.words import listing, sentence
 from lora_whisper.languages import language
 
 CHUNK = 250
@@ -37,7 +37,9 @@ class Curriculum:
     Attributes:
         utterances: training rows of each language.
         joined: several utterances in a row, with pauses between.
-        words: sentences of random words, in the languages of `word_languages`.
+        words: random words instead of CLDR's entries, in the languages of `word_languages`.
+        listed: of these, those written as lists of names instead of sentences.
+        n_words: of how many most frequent words of a language they are.
         timbres: spoken by a random timbre instead of a voice variant of the training split.
         perturbed: in the conditions `ROBUST`.
         timestamped: with the times of their utterances.
@@ -51,6 +53,8 @@ class Curriculum:
     utterances: Mapping[str, int]
     joined: float = 0.1
     words: float = 0.0
+    listed: float = 0.0
+    n_words: int = 20_000
     timbres: float = 0.0
     perturbed: float = 0.0
     timestamped: float = 0.0
@@ -117,7 +121,8 @@ class RowFactory:
     def _text(self, tag: str, rng: np.random.Generator) -> str:
         recipe = self.curriculum
         if tag in recipe.word_languages and rng.random() < recipe.words:
-            return sentence(tag, self.split, rng)
+            said = listing if recipe.listed and rng.random() < recipe.listed else sentence
+            return said(tag, self.split, rng, recipe.n_words)
         return TextSource(tag, self.split, find_domain("general").kinds).text(rng).written
 
     def _utterance(self, tag: str, rng: np.random.Generator) -> tuple[Samples, str]:
