@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lora_whisper.decoding.lanes import Lanes
 from lora_whisper.decoding.rules import Rule, suppression, timestamp_pairs
 from lora_whisper.decoding.strategies import Beam, Greedy, Sampling, Search
 from lora_whisper.errors import UsageError
@@ -123,13 +124,16 @@ def decode(
     results: dict[int, Decoded] = {}
     for length in sorted({len(start) for start in starts}):
         rows = [row for row, start in enumerate(starts) if len(start) == length]
+        if routing is not None:
+            rows.sort(key=lambda row: routing.routes[row])  # rows of one adapter are multiplied together
         part = torch.tensor(rows, device=backbone.model.device)
+        whole = rows == list(range(n_rows))
         found = _decode(
             backbone,
-            mel[rows] if len(rows) < n_rows else mel,
+            mel if whole else mel[rows],
             torch.tensor([starts[row] for row in rows], device=backbone.model.device),
             None if n_positions is None else n_positions.to(backbone.model.device)[part],
-            None if routing is None else routing.index_select(part) if len(rows) < n_rows else routing,
+            routing if routing is None or whole else routing.index_select(part),
             options,
         )
         results.update(zip(rows, found, strict=True))
@@ -169,20 +173,17 @@ def _decode(
     at_sot = int((start[0] == tokenizer.sot).nonzero()[-1])
     no_speech = model.logits(hidden[:, at_sot]).float().softmax(dim=1)[:, tokenizer.no_speech]
 
+    lanes = Lanes(cache, routing, model.device)
     said = start[:, :0]
     for step in range(limit):
-        scores = model.logits(hidden[:, -1]).float()
+        scores = model.logits(lanes.live(hidden[:, -1])).float()
         for rule in rules:
             rule(scores, said)
         rows, tokens = search.step(scores.log_softmax(dim=1))
         if not len(tokens) or step == limit - 1:
             break
-        if rows is not None:
-            cache.index_select(rows)
-            routing = None if routing is None else routing.index_select(rows)
-            said = said.index_select(0, rows)
-        said = torch.cat([said, tokens.unsqueeze(1)], 1)
-        hidden = model.decode(tokens.unsqueeze(1), cache, routing)
+        said = torch.cat([said if rows is None else said.index_select(0, rows), tokens.unsqueeze(1)], 1)
+        hidden = model.decode(lanes.advance(rows, tokens), cache, lanes.routing)
 
     return [
         Decoded(

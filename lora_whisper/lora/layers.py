@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_whisper.errors import UsageError
-from lora_whisper.model.routing import Routing
+from lora_whisper.lora.products import Factors, InferenceRun, LearningRun, infer, learn
+from lora_whisper.model.routing import Route, Routing
 from lora_whisper.model.whisper import Linear, Whisper
 
 MODULES = ("q", "k", "v", "out", "fc1", "fc2")
@@ -27,7 +28,7 @@ MODULES = ("q", "k", "v", "out", "fc1", "fc2")
 
 
 MOST_IDLE = 64
-"""Products with adapters of other rows that are taken into account, per row, to spare gathering its own."""
+"""Products with adapters of other rows that a GPU takes into account, per row, to spare small kernels."""
 
 
 @dataclass(frozen=True)
@@ -144,27 +145,53 @@ class LoRALinear(Linear):
 
     def forward(self, x: Tensor, routing: Routing | None = None) -> Tensor:
         """Outputs (B, L, out) of x (B, L, in), each row through its own adapters."""
-        y = F.linear(x, self.weight, self.bias)
         if routing is None or not any(slot in self.adapters for slot in routing.slots):
-            return y
-        slot = routing.only_slot
-        return y + (self._one(x, self.adapters[slot]) if slot is not None else self._mixed(x, routing))
+            return F.linear(x, self.weight, self.bias)
+        learning, gated = torch.is_grad_enabled(), self.gates.keys() & set(routing.slots)
+        if gated or (learning and not self._plain(routing)):
+            return F.linear(x, self.weight, self.bias) + self._mixed(x, routing)
+        if learning:
+            return learn(x, self.weight, self.bias, self._runs(routing))
+        if x.is_cuda and x.shape[1] * (len(routing.slots) - 1) <= MOST_IDLE:
+            return F.linear(x, self.weight, self.bias) + self._through_all(x, routing, self._stack(routing))
+        return infer(x, self.weight, self.bias, self._factors(routing))
 
-    def _one(self, x: Tensor, part: LowRank) -> Tensor:
-        """Update (B, L, out) when the whole batch uses one adapter."""
-        low = F.linear(F.dropout(x, part.dropout, self.training), part.a)
-        return F.linear(low * part.scale, part.b)
+    def _plain(self, routing: Routing) -> bool:
+        """Whether each row learns at most one adapter here, and neither dropout nor the layer itself acts."""
+        parts = [self.adapters[slot] for slot in routing.slots if slot in self.adapters]
+        dropped = self.training and any(part.dropout for part in parts)
+        return routing.adapter_ids.shape[1] == 1 and not dropped and not self.weight.requires_grad
+
+    def _runs(self, routing: Routing) -> list[LearningRun]:
+        """The runs of rows that learn an adapter here."""
+        return [
+            LearningRun(run.start, run.stop, part.a, part.b, part.scale * weight)
+            for run in routing.runs
+            for slot, weight in run.route
+            if (part := self.adapters.get(slot)) is not None
+        ]
+
+    def _factors(self, routing: Routing) -> list[InferenceRun]:
+        """All runs with what their routes add to the layer; the factors are kept for the batch."""
+        kept: dict[Route, Factors | None] = routing.memory.setdefault(self, {})  # type: ignore[assignment]
+        for run in routing.runs:
+            if run.route not in kept:
+                kept[run.route] = self._of_route(run.route)
+        return [InferenceRun(run.start, run.stop, kept[run.route]) for run in routing.runs]
+
+    def _of_route(self, route: Route) -> "Factors | None":
+        """A and B of all adapters of a route, scaled, side by side; None if none has a part here."""
+        parts = [(self.adapters[slot], weight) for slot, weight in route if slot in self.adapters]
+        if not parts:
+            return None
+        dtype = self.weight.dtype
+        a = torch.cat([part.a for part, _ in parts]) if len(parts) > 1 else parts[0][0].a
+        b = torch.cat([part.b * (part.scale * weight) for part, weight in parts], 1)
+        return Factors(a.to(dtype), b.to(dtype))
 
     def _mixed(self, x: Tensor, routing: Routing) -> Tensor:
-        """Update (B, L, out) when rows differ or mix.
-
-        A and B are gathered per row, for two batched products. In inference with few positions a row it is
-        faster to let every row through all adapters, and to weigh those of others with zero.
-        """
+        """Update (B, L, out) of any routing: A and B are gathered per row, for two batched products."""
         stack = self._stack(routing)
-        others = len(routing.slots) - 1
-        if not torch.is_grad_enabled() and x.shape[1] * others <= MOST_IDLE:
-            return self._through_all(x, routing, stack)
         rank = stack.a.shape[1]
         a_rows = _own_and_borrowed(stack.a, routing.positions).flatten(1, 2)  # (B, K·R, in)
         b_rows = _own_and_borrowed(stack.b, routing.positions).transpose(1, 2).flatten(2)  # (B, out, K·R)
@@ -174,23 +201,25 @@ class LoRALinear(Linear):
         return torch.bmm(weighted, b_rows.transpose(1, 2))
 
     def _through_all(self, x: Tensor, routing: Routing, stack: "Stack") -> Tensor:
-        """Update (B, L, out) by two plain products with the A and the B of all adapters at once."""
-        if self.gates.keys() & set(routing.slots):
-            weights = torch.einsum("blk,bku->blu", self._weights(x, routing), routing.shares)
-        else:
-            weights = routing.by_slot.unsqueeze(1)
+        """Update (B, L, out) by two plain products with the A and the B of all adapters at once.
+
+        Every row goes through every adapter, and those of others weigh nothing: few large kernels instead of
+        many small ones, which a GPU wants.
+        """
         rank = stack.a.shape[1]
         low = F.linear(x, stack.a_flat)
-        weighted = low * (weights * stack.scales).repeat_interleave(rank, -1).to(low.dtype)
+        weights = routing.by_slot.unsqueeze(1) * stack.scales
+        weighted = low * weights.repeat_interleave(rank, -1).to(low.dtype)
         return F.linear(weighted, stack.b_flat)
 
     def _stack(self, routing: Routing) -> "Stack":
         """The parts of the routing's adapters here; in inference they are stacked once for a batch."""
         if torch.is_grad_enabled():
             return Stack.of(self, routing.slots)
-        found = routing.memory.get(self)
+        key = (self, "stack")
+        found = routing.memory.get(key)
         if not isinstance(found, Stack):
-            found = routing.memory[self] = Stack.of(self, routing.slots)
+            found = routing.memory[key] = Stack.of(self, routing.slots)
         return found
 
     def _weights(self, x: Tensor, routing: Routing) -> Tensor:

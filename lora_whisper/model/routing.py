@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,15 @@ NO_ADAPTER = -1
 Route = tuple[tuple[int, float], ...]
 """What one row uses: slots of the adapter bank with their weights. The first is the row's own adapter, the
 others, if any, are experts that it borrows; a row without any uses the bare backbone."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Rows `start` to `stop` of a batch, one behind the other, which use the same adapters alike."""
+
+    start: int
+    stop: int
+    route: Route
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +70,17 @@ class Routing:
         return self.known or tuple(slot for slot in self.adapter_ids.unique().tolist() if slot != NO_ADAPTER)
 
     @cached_property
-    def only_slot(self) -> int | None:
-        """The adapter that every row uses alone with weight one, if there is such an adapter."""
-        alone = self.adapter_ids.shape[1] == 1 and len(self.slots) == 1
-        return self.slots[0] if alone and bool((self.weights == 1).all()) else None
+    def routes(self) -> tuple[Route, ...]:
+        """What each row uses, without adapters of no weight."""
+        pairs = zip(self.adapter_ids.tolist(), self.weights.tolist(), strict=True)
+        return tuple(tuple(one for one in zip(*row, strict=True) if one[1]) for row in pairs)
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """The batch as runs of rows with the same route; few if rows are sorted by it."""
+        bounds = [b for b in range(1, len(self.routes)) if self.routes[b] != self.routes[b - 1]]
+        edges = [0, *bounds, len(self.routes)]
+        return tuple(Run(start, stop, self.routes[start]) for start, stop in pairwise(edges) if start < stop)
 
     @cached_property
     def positions(self) -> Tensor:

@@ -51,9 +51,13 @@ class Linear(nn.Linear):
 class KVCache:
     """Keys and values that the decoder has computed for a batch: of the audio, and of the tokens so far.
 
+    Each row of audio may have several rows of tokens, its hypotheses, one behind the other: they read the
+    same audio, which is neither copied nor read again for each of them.
+
     Attributes:
         cross: per decoder layer, keys and values of the audio, each (B, H, S, D/H).
         cross_mask: which encoder positions are real, bool (B, 1, 1, S); None when all are.
+        width: rows of tokens for each row of audio, W.
         length: tokens so far.
         attention: if a list, each block appends how much its newest tokens look at each encoder position,
             (B, H, L, S).
@@ -65,12 +69,18 @@ class KVCache:
         self.cross = cross
         self.cross_mask = cross_mask
         self.capacity = capacity
+        self.width = 1
         self.length = 0
         self.attention: list[Tensor] | None = None
         self._tokens: list[tuple[Tensor, Tensor]] = []
 
+    @property
+    def n_audio(self) -> int:
+        """B."""
+        return self.cross[0][0].shape[0]
+
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of all tokens so far, (B, H, L, D/H), after adding those of the newest tokens.
+        """Keys and values of all tokens so far, (B·W, H, L, D/H), after adding those of the newest tokens.
 
         With capacity 0 nothing is kept: the caller hands over the whole sequence at once (training).
         """
@@ -85,15 +95,22 @@ class KVCache:
         values[:, :, self.length : end] = value
         return keys[:, :, :end], values[:, :, :end]
 
-    def index_select(self, rows: Tensor) -> None:
-        """Keep only these rows, int64 (B',): finished ones leave, beams are reordered."""
-        self.cross = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in self.cross]
+    def index_select(self, rows: Tensor, width: int = 1) -> None:
+        """Keep only these rows of tokens, int64 (B'·W'), W' = `width` of each row of audio that stays."""
+        audio = rows[::width] // self.width
+        if not torch.equal(audio, torch.arange(self.n_audio, device=audio.device)):
+            self.cross = [(k.index_select(0, audio), v.index_select(0, audio)) for k, v in self.cross]
+            if self.cross_mask is not None:
+                self.cross_mask = self.cross_mask.index_select(0, audio)
+        self.reorder(rows)
+        self.width = width
+
+    def reorder(self, rows: Tensor) -> None:
+        """Give each row of tokens the past of another one of the same audio, int64 (B·W,)."""
         self._tokens = [(self._kept(k, rows), self._kept(v, rows)) for k, v in self._tokens]
-        if self.cross_mask is not None:
-            self.cross_mask = self.cross_mask.index_select(0, rows)
 
     def _kept(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """These rows of a buffer (B, H, capacity, D/H); only what is filled is copied."""
+        """These rows of a buffer (B·W, H, capacity, D/H); only what is filled is copied."""
         kept = tokens.new_empty(len(rows), *tokens.shape[1:])
         kept[:, :, : self.length] = tokens[:, :, : self.length].index_select(0, rows)
         return kept
@@ -127,9 +144,12 @@ class MultiHeadAttention(nn.Module):
         self.value = Linear(n_state, n_state)
         self.out = Linear(n_state, n_state)
 
-    def keys_values(self, x: Tensor, routing: Routing | None) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, H, S, D/H) of x (B, S, D)."""
-        return self._split(self.key(x, routing)), self._split(self.value(x, routing))
+    def keys_values(
+        self, x: Tensor, routing: Routing | None, n_rows: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values (n_rows, H, S, D/H) of x (B, …, D); n_rows is B unless it is given."""
+        n_rows = n_rows or x.shape[0]
+        return self._split(self.key(x, routing), n_rows), self._split(self.value(x, routing), n_rows)
 
     def attend(
         self,
@@ -139,19 +159,22 @@ class MultiHeadAttention(nn.Module):
         mask: Tensor | None = None,
         causal: bool = False,
     ) -> Tensor:
-        """Outputs (B, L, D) for queries from x (B, L, D) over the given keys and values."""
-        query = self._split(self.query(x, routing))
+        """Outputs, shaped as x (B, L, D), for queries from x over the given keys and values.
+
+        These may have more rows than x, as hypotheses do among tokens: then each row of x is several.
+        """
+        query = self._split(self.query(x, routing), keys_values[0].shape[0])
         mixed = attention(query, *keys_values, mask, causal)
-        return self.out(mixed.transpose(1, 2).flatten(2), routing)
+        return self.out(mixed.transpose(1, 2).reshape(x.shape), routing)
 
     def weights(self, x: Tensor, keys: Tensor, routing: Routing | None, mask: Tensor | None) -> Tensor:
         """How much each of x (B, L, D) looks at each of the keys (B, H, S, D/H): (B, H, L, S)."""
-        query = self._split(self.query(x, routing))
+        query = self._split(self.query(x, routing), x.shape[0])
         scores = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
         return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1)
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.n_head, -1)).transpose(1, 2)
+    def _split(self, x: Tensor, n_rows: int) -> Tensor:
+        return x.reshape(n_rows, -1, self.n_head, x.shape[-1] // self.n_head).transpose(1, 2)
 
 
 class MLP(nn.Module):
@@ -197,10 +220,12 @@ class DecoderBlock(nn.Module):
         self.mlp = MLP(n_state)
 
     def forward(self, x: Tensor, layer: int, cache: KVCache, routing: Routing | None) -> Tensor:
-        """Outputs (B, L, D) of the newest tokens x (B, L, D); the cache is extended by them."""
+        """Outputs (B, W·L, D) of the newest tokens x (B, W·L, D); the cache is extended by them."""
         h = self.attn_ln(x)
-        keys_values = cache.extend(layer, *self.attn.keys_values(h, routing))
-        x = x + self.attn.attend(h, keys_values, routing, *causality(x.shape[1], keys_values[0]))
+        n_rows = x.shape[0] * cache.width
+        keys_values = cache.extend(layer, *self.attn.keys_values(h, routing, n_rows))
+        n_new = x.shape[1] // cache.width
+        x = x + self.attn.attend(h, keys_values, routing, *causality(n_new, keys_values[0]))
         h = self.cross_attn_ln(x)
         if cache.attention is not None:
             cache.attention.append(
@@ -279,13 +304,15 @@ class TextDecoder(nn.Module):
         return [block.cross_attn.keys_values(audio, routing) for block in blocks]
 
     def forward(self, tokens: Tensor, cache: KVCache, routing: Routing | None) -> Tensor:
-        """Hidden states (B, L, D) of the newest tokens (B, L)."""
+        """Hidden states (B·W, L, D) of the newest tokens (B·W, L)."""
         end = cache.length + tokens.shape[1]
         x = self.token_embedding(tokens) + self.positional_embedding[cache.length : end]
+        shape = x.shape
+        x = x.reshape(shape[0] // cache.width, -1, shape[2])  # hypotheses of one row of audio side by side
         for layer, block in enumerate(self.blocks):
             x = block(x, layer, cache, routing)
         cache.length = end
-        return self.ln(x)
+        return self.ln(x).reshape(shape)
 
 
 class Whisper(nn.Module):
@@ -347,7 +374,13 @@ class Whisper(nn.Module):
         )
 
     def decode(self, tokens: Tensor, cache: KVCache, routing: Routing | None = None) -> Tensor:
-        """Hidden states (B, L, D) of the newest tokens, int64 (B, L); `logits` turns them into scores."""
+        """Hidden states (B·W, L, D) of the newest tokens, int64 (B·W, L); `logits` turns them into scores.
+
+        Args:
+            tokens: W rows for each row of audio; see `KVCache`.
+            cache: of the batch.
+            routing: adapters of each row of audio.
+        """
         return self.decoder(tokens, cache, routing)
 
     def logits(self, hidden: Tensor) -> Tensor:

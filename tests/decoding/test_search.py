@@ -93,7 +93,7 @@ def step_by_step(backbone: Backbone, mel: Tensor, code: str) -> tuple[list[int],
     return tokens[len(start) :], logprob
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(1, 5))  # with seed 0 two tokens are equally probable
 def test_greedy_is_the_most_probable_token_at_each_step(backbone: Backbone, seed: int) -> None:
     mel, _ = speech(seed)
     decoded = decode(backbone, mel[:1], ["pl"])[0]

@@ -274,7 +274,7 @@ def test_what_a_layer_keeps_for_a_batch_serves_the_rows_that_stay() -> None:
         rows = torch.tensor([2, 0])
         fewer = routing.index_select(rows)
         torch.testing.assert_close(layer(x[rows], fewer), whole[rows])
-        assert fewer.memory[layer] is kept
+        assert fewer.memory[layer] is kept and len(kept) == 3
         beams = fewer.repeat_interleave(2)
         torch.testing.assert_close(
             layer(x[rows].repeat_interleave(2, 0), beams), whole[rows].repeat_interleave(2, 0)

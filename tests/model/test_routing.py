@@ -37,23 +37,18 @@ def test_no_adapter_weighs_nothing() -> None:
     torch.testing.assert_close(mixture().weights, torch.tensor([[0.7, 0.3], [1, 0], [0.5, 0.5]]))
 
 
-@pytest.mark.parametrize(
-    ("slots", "expected"),
-    [([2, 2, 2], 2), ([0], 0), ([2, 1], None), ([2, NO_ADAPTER], None), ([NO_ADAPTER], None)],
-)
-def test_only_slot_of_one_adapter_per_row(slots: list[int], expected: int | None) -> None:
-    assert Routing.one_per_row(slots).only_slot == expected
+def test_runs_join_neighbours_with_the_same_route() -> None:
+    routing = Routing.one_per_row([2, 2, NO_ADAPTER, 1, 2])
+    assert [(run.start, run.stop, run.route) for run in routing.runs] == [
+        (0, 2, ((2, 1.0),)), (2, 3, ()), (3, 4, ((1, 1.0),)), (4, 5, ((2, 1.0),))
+    ]  # fmt: skip
+    assert Routing.one_per_row([]).runs == ()
 
 
-def test_only_slot_needs_weight_one_and_a_single_adapter() -> None:
-    ids = torch.tensor([[2], [2]])
-    assert Routing(ids, torch.tensor([[1.0], [0.5]])).only_slot is None
-    assert Routing(torch.tensor([[2, 2]]), torch.ones(1, 2)).only_slot is None
-
-
-def test_only_slot_leaves_the_bare_rows_bare() -> None:
-    """Even if someone gave them a gate."""
-    assert Routing(torch.tensor([[2], [NO_ADAPTER]]), torch.ones(2, 1)).only_slot is None
+def test_runs_differ_by_weight_and_leave_out_what_weighs_nothing() -> None:
+    ids = torch.tensor([[2, 3], [2, NO_ADAPTER], [2, NO_ADAPTER], [2, 3]])
+    routing = Routing(ids, torch.tensor([[1.0, 0.5], [1.0, 9.0], [1.0, 0.0], [0.5, 0.5]]))
+    assert [run.route for run in routing.runs] == [((2, 1.0), (3, 0.5)), ((2, 1.0),), ((2, 0.5), (3, 0.5))]
 
 
 def test_beams_repeat_each_row_in_succession() -> None:

@@ -108,17 +108,28 @@ def test_cached_steps_equal_one_pass(midget: Whisper, pieces: list[int]) -> None
     torch.testing.assert_close(torch.cat(steps, 1), midget(mel, tokens, n_positions), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("rows", [[2, 0], [1], [0, 0, 1, 2, 2]], ids=["reorder", "drop", "beams"])
+SELECTED = {
+    "drop and reorder": [([2, 0], 1)],
+    "reorder": [([2, 0, 1], 1)],
+    "beams": [([0, 0, 1, 1, 2, 2], 2)],
+    "beams of fewer": [([2, 2, 0, 0], 2)],
+    "beams that cross and leave": [([0, 0, 1, 1, 2, 2], 2), ([1, 0, 5, 4], 2), ([3], 1)],
+}
+
+
+@pytest.mark.parametrize("moves", SELECTED.values(), ids=SELECTED.keys())
 @torch.inference_mode()
-def test_cache_follows_selected_rows(midget: Whisper, rows: list[int]) -> None:
+def test_cache_follows_selected_rows(midget: Whisper, moves: list[tuple[list[int], int]]) -> None:
     n_positions = torch.tensor([40, 23, 31])
     mel, tokens = masked(mel_frames(3, 16, 80), n_positions), token_ids(3, 9, 500)
     cache = midget.new_cache(midget.encode(mel, n_positions), n_positions, capacity=9)
     midget.decode(tokens[:, :5], cache)
-    index = torch.tensor(rows)
-    cache.index_select(index)
-    logits = midget.logits(midget.decode(tokens[index, 5:], cache))
-    expected = midget(mel, tokens, n_positions)[index, 5:]
+    rows = torch.arange(3)
+    for chosen, width in moves:
+        rows = rows[torch.tensor(chosen)]
+        cache.index_select(torch.tensor(chosen), width)
+    logits = midget.logits(midget.decode(tokens[rows, 5:], cache))
+    expected = midget(mel, tokens, n_positions)[rows, 5:]
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
 
 

@@ -1,0 +1,78 @@
+"""Where the hypotheses of a batch live in the decoder, so that as little as possible is copied.
+
+The cache has W lanes for each row of audio, all rows alike. A hypothesis that ends leaves its lane idle; only
+when a good part of the audio is done do the lanes of the rest close ranks, because that copies the cache.
+"""
+
+import torch
+from torch import Tensor
+
+from lora_whisper.model.routing import Routing
+from lora_whisper.model.whisper import KVCache
+
+MOST_IDLE = 0.25
+"""Share of the rows of audio that may be done before the others close ranks."""
+
+
+class Lanes:
+    """The lanes of a batch.
+
+    Attributes:
+        cache: keys and values, B rows of audio with W lanes each.
+        routing: adapters of each row of audio.
+    """
+
+    def __init__(self, cache: KVCache, routing: Routing | None, device: torch.device) -> None:
+        self.cache, self.routing = cache, routing
+        self._live = torch.arange(
+            cache.n_audio, device=device
+        )  # lane of each hypothesis, in the order of the search
+        self._all_live = True
+
+    def live(self, hidden: Tensor) -> Tensor:
+        """What the lanes (B·W, D) computed for the living hypotheses, (R, D)."""
+        return hidden if self._all_live else hidden.index_select(0, self._live)
+
+    def advance(self, rows: Tensor | None, tokens: Tensor) -> Tensor:
+        """The next token of each lane, int64 (B·W, 1), after hypotheses went on, multiplied and ended.
+
+        Args:
+            rows: which of the living hypotheses each one continues, int64 (R',), in the order of the audio;
+                None when all go on as they are.
+            tokens: the next token of each, int64 (R',).
+        """
+        if rows is not None:
+            self._move(self._live.index_select(0, rows))
+        if self._all_live:
+            return tokens.unsqueeze(1)
+        spread = tokens.new_zeros(self.cache.n_audio * self.cache.width)
+        spread[self._live] = tokens
+        return spread.unsqueeze(1)
+
+    def _move(self, sources: Tensor) -> None:
+        """Put hypotheses into lanes of their own, given the lanes (R',) that they continue."""
+        cache = self.cache
+        audio = sources // cache.width
+        alive, counts = audio.unique_consecutive(return_counts=True)
+        rank = torch.arange(len(sources), device=sources.device) - (
+            counts.cumsum(0) - counts
+        ).repeat_interleave(counts)
+        width = max(cache.width, int(counts.max()))
+        if width > cache.width or len(alive) < (1 - MOST_IDLE) * cache.n_audio:
+            width = int(counts.max())
+            place = torch.arange(len(alive), device=sources.device).repeat_interleave(counts)
+            lanes = (alive * cache.width).repeat_interleave(
+                width
+            )  # idle lanes repeat any past of their audio
+            self._live = place * width + rank
+            lanes[self._live] = sources
+            cache.index_select(lanes, width)
+            if self.routing is not None and len(alive) < len(self.routing.adapter_ids):
+                self.routing = self.routing.index_select(alive)
+        else:
+            self._live = audio * width + rank
+            if width > 1:
+                lanes = torch.arange(cache.n_audio * width, device=sources.device)
+                lanes[self._live] = sources
+                cache.reorder(lanes)
+        self._all_live = len(self._live) == cache.n_audio * cache.width

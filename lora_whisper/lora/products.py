@@ -1,0 +1,168 @@
+"""A linear layer and low-rank updates of runs of its rows: one way for inference, one for training.
+
+A run is a stretch of rows that use the same adapter. In inference, BAx costs R(in + out) products more per
+position, while W₀ + BA costs R·in·out of them once: long runs are multiplied with the sum, short ones with
+the factors. In training, the update is added in place and its gradients are written out; the frozen weight
+has none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """What a route adds to a layer's weight: b @ a, with all scales in b.
+
+    Attributes:
+        a: (R, in).
+        b: (out, R).
+    """
+
+    a: Tensor
+    b: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class InferenceRun:
+    """Rows `start` to `stop` and their update; None for the layer alone."""
+
+    start: int
+    stop: int
+    factors: Factors | None
+
+
+@dataclass(frozen=True, eq=False)
+class LearningRun:
+    """Rows `start` to `stop`, which learn `a` (R, in) and `b` (out, R)."""
+
+    start: int
+    stop: int
+    a: nn.Parameter
+    b: nn.Parameter
+    scale: float
+
+
+def infer(x: Tensor, weight: Tensor, bias: Tensor | None, runs: Sequence[InferenceRun]) -> Tensor:
+    """Outputs (B, L, out) of x (B, L, in), without gradients.
+
+    Args:
+        x: the batch.
+        weight: (out, in).
+        bias: (out,), or None.
+        runs: all rows of the batch.
+    """
+    dtype = _precision(x)
+    x, weight = x.to(dtype), weight.to(dtype)
+    bias = None if bias is None else bias.to(dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        if any(_merging_pays(run, x.shape[1], weight) for run in runs):
+            y = x.new_empty(*x.shape[:2], weight.shape[0])
+            for run in runs:
+                _write(y[run.start : run.stop], x[run.start : run.stop], weight, bias, run)
+            return y
+        y = F.linear(x, weight, bias)
+        for run in runs:
+            if run.factors is not None:
+                _add(y[run.start : run.stop], x[run.start : run.stop], run.factors)
+        return y
+
+
+def _precision(x: Tensor) -> torch.dtype:
+    """In which the products are made: that of autocast, if it is on."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def _write(y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, run: InferenceRun) -> None:
+    """Write the outputs of one run into y (b, L, out)."""
+    merged = run.factors is not None and _merging_pays(run, x.shape[1], weight)
+    used = _merged(weight, run.factors) if merged and run.factors is not None else weight
+    flat = x.flatten(0, 1)
+    if bias is None:
+        torch.mm(flat, used.T, out=y.view(-1, y.shape[2]))
+    else:
+        torch.addmm(bias, flat, used.T, out=y.view(-1, y.shape[2]))
+    if run.factors is not None and not merged:
+        _add(y, x, run.factors)
+
+
+def _add(y: Tensor, x: Tensor, factors: Factors) -> None:
+    """Add the update of x (b, L, in) to y (b, L, out), in place."""
+    a, b = (factor.to(x.dtype) for factor in (factors.a, factors.b))
+    y.view(-1, y.shape[2]).addmm_(x.flatten(0, 1) @ a.T, b.T)
+
+
+def _merging_pays(run: InferenceRun, length: int, weight: Tensor) -> bool:
+    n_out, n_in = weight.shape
+    return run.factors is not None and (run.stop - run.start) * length * (n_in + n_out) > n_in * n_out
+
+
+def _merged(weight: Tensor, factors: Factors) -> Tensor:
+    """The sum (out, in), added in float32 whatever the weight is kept in."""
+    return torch.addmm(weight.float(), factors.b.float(), factors.a.float()).to(weight.dtype)
+
+
+def learn(x: Tensor, weight: Tensor, bias: Tensor | None, runs: Sequence[LearningRun]) -> Tensor:
+    """Outputs (B, L, out) of x (B, L, in), with gradients for x and for the adapters of the runs.
+
+    Args:
+        x: the batch.
+        weight: (out, in), frozen.
+        bias: (out,), frozen, or None.
+        runs: rows that learn; the others pass through the layer alone.
+    """
+    factors = [factor for run in runs for factor in (run.a, run.b)]
+    places = [(run.start, run.stop, run.scale) for run in runs]
+    dtype = _precision(x)
+    with torch.autocast(x.device.type, enabled=False):
+        used = weight.to(dtype), None if bias is None else bias.to(dtype)
+        learned: Any = _Learned  # torch leaves `apply` without types
+        return learned.apply(x.to(dtype), *used, places, *(factor.to(dtype) for factor in factors))
+
+
+class _Learned(torch.autograd.Function):
+    """y = W₀x + s·BAx on runs of rows; all tensors have one precision."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        places: Sequence[tuple[int, int, float]],
+        *factors: Tensor,
+    ) -> Tensor:
+        """Outputs (B, L, out); `factors` are a and b of each run in turn."""
+        y = F.linear(x, weight, bias)
+        lows = []
+        for (start, stop, scale), a, b in zip(places, factors[::2], factors[1::2], strict=True):
+            lows.append(x[start:stop].flatten(0, 1) @ a.T)
+            y[start:stop].view(-1, y.shape[2]).addmm_(lows[-1], b.T, alpha=scale)
+        ctx.places = places
+        ctx.save_for_backward(x, weight, *factors, *lows)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        """Gradients of x and of the factors."""
+        x, weight, *others = ctx.saved_tensors
+        n_factors = 2 * len(ctx.places)
+        factors, lows = others[:n_factors], others[n_factors:]
+        dy = grads[0].contiguous()
+        dx = dy @ weight if ctx.needs_input_grad[0] else None
+        found: list[Tensor] = []
+        for (start, stop, scale), a, b, low in zip(
+            ctx.places, factors[::2], factors[1::2], lows, strict=True
+        ):
+            dy_run = dy[start:stop].flatten(0, 1)
+            d_low = (dy_run @ b) * scale
+            if dx is not None:
+                dx[start:stop].view(-1, dx.shape[2]).addmm_(d_low, a)
+            found += [d_low.T @ x[start:stop].flatten(0, 1), (dy_run.T @ low) * scale]
+        return dx, None, None, None, *found
