@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,10 @@ from lora_whisper.cli.console import print_json, print_table, say
 from lora_whisper.cli.options import BackboneOptions, OutputOptions, backbone_options, output_options
 from lora_whisper.cli.options import adapters_option as folder_option
 from lora_whisper.errors import AdapterError, LoraWhisperError, UnknownLanguage
+
+if TYPE_CHECKING:
+    from lora_whisper.lora.bank import AdapterBank
+    from lora_whisper.lora.cache import OnDemandAdapter
 
 
 @click.group()
@@ -52,15 +56,19 @@ def show(tag: str, adapters: Path, output: OutputOptions) -> None:
 @folder_option
 @output_options
 def verify(tags: tuple[str, ...], backbone: BackboneOptions, adapters: Path, output: OutputOptions) -> int:
-    """Load adapters (all of them without a TAG) and check files, shapes, fingerprints and backbone."""
+    """Read adapters (all of them without a TAG) and check files, shapes, fingerprints and backbone."""
     folders = [_folder(adapters, tag) for tag in tags] or _folders(adapters)
     from lora_whisper.lora.bank import AdapterBank
 
     bank = AdapterBank(backbone.load())
+    opened, faults = _opened(bank, _folders(adapters))
     found: dict[str, dict[str, Any]] = {}
     for folder in folders:
         try:
-            found[folder.name] = {"ok": True, "fingerprint": bank.load(folder).fingerprint}
+            if folder in faults:
+                raise faults[folder]
+            bank.cache.read(opened[folder], thorough=True)
+            found[folder.name] = {"ok": True, "fingerprint": opened[folder].fingerprint}
         except LoraWhisperError as error:
             found[folder.name] = {"ok": False, "error": str(error)}
             say(f"error: {error}")
@@ -94,6 +102,22 @@ def remove(tag: str, adapters: Path, yes: bool, output: OutputOptions) -> None:
         print_json({"removed": str(folder)})
     else:
         click.echo(f"removed {folder}")
+
+
+def _opened(
+    bank: "AdapterBank", folders: list[Path]
+) -> "tuple[dict[Path, OnDemandAdapter], dict[Path, LoraWhisperError]]":
+    """The adapters that can be opened, and why the others cannot."""
+    opened: dict[Path, OnDemandAdapter] = {}
+    faults: dict[Path, LoraWhisperError] = {}
+    for folder in (*folders, *folders):  # twice, for some borrow others that come after them
+        if folder not in opened:
+            try:
+                opened[folder] = bank.open(folder)
+                faults.pop(folder, None)
+            except LoraWhisperError as error:
+                faults[folder] = error
+    return opened, faults
 
 
 def _folders(root: Path) -> list[Path]:

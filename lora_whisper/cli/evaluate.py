@@ -8,13 +8,14 @@ import click
 from lora_whisper.cli.console import print_json, print_table, progress, say
 from lora_whisper.cli.options import (
     FILE,
+    AdapterOptions,
     BackboneOptions,
     OutputOptions,
     backbone_options,
     candidates_option,
+    decoding_adapters_options,
     output_options,
     proxies_option,
-    some_adapters_option,
 )
 from lora_whisper.files import prepare_folder
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("manifest", type=FILE)
 @backbone_options
-@some_adapters_option
+@decoding_adapters_options
 @click.option(
     "--language",
     type=click.Choice(["oracle", "auto"]),
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 def evaluate(
     manifest: Path,
     backbone: BackboneOptions,
-    adapters: Path | None,
+    adapters: AdapterOptions,
     language: Literal["oracle", "auto"],
     candidates: tuple[str, ...],
     proxies: tuple[tuple[str, str], ...],
@@ -63,10 +64,9 @@ def evaluate(
     utterances = read_manifest(manifest)
     if out is not None:
         prepare_folder(out.parent)
-    from lora_whisper.decoding.transcribe import LoraWhisper
     from lora_whisper.evaluation.evaluate import evaluate as score
 
-    asr = LoraWhisper(backbone.load(), adapters, proxies=dict(proxies))
+    asr = adapters.recogniser(backbone, dict(proxies))
     with progress("evaluating", not output.no_progress) as advance:
         result = score(
             asr,

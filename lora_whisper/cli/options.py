@@ -1,6 +1,6 @@
 """Options that several commands share, gathered into values."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from lora_whisper.decoding.transcribe import LoraWhisper
     from lora_whisper.jobs import Corpus
     from lora_whisper.lora.bank import AdapterBank
     from lora_whisper.lora.layers import LoRAConfig
@@ -82,18 +83,40 @@ class BackboneOptions:
         return load_backbone(self.backbone, found if self.device == "auto" else self.device)
 
     def bank(self, adapters: Path | None) -> "AdapterBank":
-        """The backbone with the adapters in a folder; without any if it is None.
+        """The backbone with the adapters in a folder, read when they are used; without any if it is None.
 
         Raises:
             CheckpointError: the backbone cannot be loaded.
-            AdapterError: an adapter cannot be loaded, or there are none.
+            AdapterError: an adapter cannot be opened, or there are none.
         """
         from lora_whisper.lora.bank import AdapterBank
 
         bank = AdapterBank(self.load())
         if adapters is not None:
-            bank.load_all(adapters)
+            bank.open_all(adapters)
         return bank
+
+
+@dataclass(frozen=True)
+class AdapterOptions:
+    """Which adapters to decode with, and how much memory they may take up."""
+
+    adapters: Path | None
+    adapter_memory: float | None
+
+    def recogniser(
+        self, backbone: BackboneOptions, proxies: Mapping[str, str] | None = None
+    ) -> "LoraWhisper":
+        """The backbone and the adapters.
+
+        Raises:
+            CheckpointError: the backbone cannot be loaded.
+            AdapterError: an adapter cannot be opened, or there are none.
+        """
+        from lora_whisper.decoding.transcribe import LoraWhisper
+
+        memory = None if self.adapter_memory is None else round(self.adapter_memory * 1e9)
+        return LoraWhisper(backbone.load(), self.adapters, proxies=proxies, adapter_memory_bytes=memory)
 
 
 @dataclass(frozen=True)
@@ -301,8 +324,18 @@ run_option = click.option(
 )
 
 
-some_adapters_option = click.option(
-    "--adapters", type=FILE, metavar="DIR", help="Adapter folders.  [default: none, the bare backbone]"
+decoding_adapters_options = gathered(
+    "adapters",
+    AdapterOptions,
+    click.option(
+        "--adapters", type=FILE, metavar="DIR", help="Adapter folders.  [default: none, the bare backbone]"
+    ),
+    click.option(
+        "--adapter-memory",
+        type=click.FloatRange(0),
+        metavar="GB",
+        help="Keep at most so much of the adapters in memory, the most recently used.  [default: all in use]",
+    ),
 )
 candidates_option = click.option(
     "--languages",

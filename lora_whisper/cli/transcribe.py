@@ -10,13 +10,14 @@ import click
 from lora_whisper.cli.console import print_json, progress, say
 from lora_whisper.cli.options import (
     FILE,
+    AdapterOptions,
     BackboneOptions,
     OutputOptions,
     backbone_options,
     candidates_option,
+    decoding_adapters_options,
     gathered,
     output_options,
-    some_adapters_option,
 )
 from lora_whisper.errors import UsageError
 from lora_whisper.files import prepare_folder, write_text
@@ -149,7 +150,7 @@ transcript_options = gathered(
 @click.command()
 @click.argument("audio", type=FILE, nargs=-1, required=True)
 @backbone_options
-@some_adapters_option
+@decoding_adapters_options
 @click.option("--language", default="auto", metavar="auto|TAG", help="auto: recognised by the bare backbone.")
 @candidates_option
 @search_options
@@ -158,7 +159,7 @@ transcript_options = gathered(
 def transcribe(
     audio: tuple[Path, ...],
     backbone: BackboneOptions,
-    adapters: Path | None,
+    adapters: AdapterOptions,
     language: str,
     candidates: tuple[str, ...],
     search: SearchOptions,
@@ -181,9 +182,8 @@ def transcribe(
     if written.resume:
         files = [path for path in files if not (written.path(path) or path).exists()]
     from lora_whisper.decoding.clips import Clip
-    from lora_whisper.decoding.transcribe import LoraWhisper
 
-    asr = LoraWhisper(backbone.load(), adapters)
+    asr = adapters.recogniser(backbone)
     clips = [Clip(path, tag) for path in files]
     outcomes: dict[int, Outcome] = {}
     with progress("transcribing", not output.no_progress) as advance:

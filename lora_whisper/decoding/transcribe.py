@@ -112,25 +112,31 @@ class LoraWhisper:
         device: str | torch.device = "cpu",
         batch_s: float = BATCH_S,
         proxies: Mapping[str, str] | None = None,
+        adapter_memory_bytes: int | None = None,
     ) -> None:
         """Load what is not loaded yet.
 
         Args:
             backbone: Hub name, folder, "mini", or a loaded one, which stays on its device.
-            adapters: folder of adapter folders, or a bank of this backbone; None for the bare backbone.
+            adapters: folder of adapter folders, each of which is read when it is used; or a bank of this
+                backbone; None for the bare backbone.
             device: where to load a backbone to.
             batch_s: seconds of audio, padding included, that go through the model at once.
             proxies: language tag → Whisper code whose token stands for it where it has no adapter.
+            adapter_memory_bytes: what adapters from folders may take up, before those that were not used for
+                longest are given up; None for no limit.
 
         Raises:
             CheckpointError: the backbone cannot be loaded.
-            AdapterError: an adapter cannot be loaded or belongs to another backbone.
+            AdapterError: an adapter cannot be opened or belongs to another backbone.
             UnknownLanguage: a proxy is given for what is no language tag.
         """
         self.backbone = backbone if isinstance(backbone, Backbone) else load_backbone(backbone, device)
         self.bank = adapters if isinstance(adapters, AdapterBank) else AdapterBank(self.backbone)
         if isinstance(adapters, str | Path):
-            self.bank.load_all(Path(adapters))
+            self.bank.open_all(Path(adapters))
+        if adapter_memory_bytes is not None:
+            self.bank.cache.memory_bytes = adapter_memory_bytes
         if self.bank.backbone.model is not self.backbone.model:
             raise BackboneMismatch(
                 f"adapters of {self.bank.backbone.name} beside {self.backbone.name}; give both one Backbone"

@@ -163,30 +163,51 @@ def fresh_parts(layers: Mapping[str, LoRALinear], config: LoRAConfig, seed: int)
 
 
 def parts_from(
-    layers: Mapping[str, LoRALinear], config: LoRAConfig, tensors: Mapping[str, Tensor], where: str
+    layers: Mapping[str, LoRALinear],
+    config: LoRAConfig,
+    tensors: Mapping[str, Tensor],
+    where: str,
+    *,
+    copy: bool = True,
 ) -> dict[str, LowRank]:
-    """Parts made of copies of these tensors.
+    """Parts made of copies of these tensors; or of the tensors themselves, if whoever read them checked them.
 
     Raises:
-        AdapterError: one is missing, has another shape, or is not finite.
+        AdapterError: one is missing, has another shape, or (of what is copied) is not finite.
     """
     named = {name.rpartition(".")[0] for name in tensors if not name.endswith(".gate")}
+    if copy:
+        check_finite(tensors, where)
     parts = {}
     for path, layer in layers.items():
         if path in named:
-            a = _checked(tensors, f"{path}.a", (config.rank, layer.in_features), where)
-            b = _checked(tensors, f"{path}.b", (layer.out_features, config.rank), where)
+            a = _shaped(tensors, f"{path}.a", (config.rank, layer.in_features), where)
+            b = _shaped(tensors, f"{path}.b", (layer.out_features, config.rank), where)
             device = layer.weight.device
-            a, b = a.to(device, copy=True), b.to(device, copy=True)
+            a, b = a.to(device, copy=copy), b.to(device, copy=copy)
             parts[path] = LowRank(nn.Parameter(a), nn.Parameter(b), config.scale, config.dropout)
     return parts
 
 
-def _checked(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, int], where: str) -> Tensor:
+def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Nothing, if all values are finite.
+
+    Raises:
+        AdapterError: some are not.
+    """
+    name = next((name for name, tensor in tensors.items() if not is_finite(tensor)), None)
+    if name is not None:
+        raise AdapterError(f"{where}: {name} holds values that are not finite; train it again")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values are finite; a finite sum has finite terms, and costs less than a look at each."""
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+
+
+def _shaped(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, int], where: str) -> Tensor:
     tensor = tensors.get(name)
     if tensor is None or tuple(tensor.shape) != shape:
         found = "missing" if tensor is None else str(tuple(tensor.shape))
         raise AdapterError(f"{where}: {name} is {found}, not {shape}; was it made for another backbone?")
-    if not bool(tensor.isfinite().all()):
-        raise AdapterError(f"{where}: {name} holds values that are not finite; train it again")
     return tensor

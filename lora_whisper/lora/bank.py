@@ -1,15 +1,15 @@
 """The adapters of one backbone, by language."""
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from lora_whisper.errors import AdapterError, BackboneMismatch, LoraWhisperError, UnknownLanguage
+from lora_whisper.errors import AdapterError, LoraWhisperError, UnknownLanguage
 from lora_whisper.languages import fallbacks, normalize_tag, whisper_code
 from lora_whisper.lora.adapter import (
     Adapter,
@@ -20,9 +20,11 @@ from lora_whisper.lora.adapter import (
     fresh_parts,
     parts_from,
 )
-from lora_whisper.lora.layers import Gate, LoRAConfig, LoRALinear, LowRank, adaptable
-from lora_whisper.lora.mixture import borrowed, flatten, fresh_gates, gates_from, updates_of
-from lora_whisper.lora.storage import StoredAdapter, adapter_folders, read_adapter, write_adapter
+from lora_whisper.lora.cache import AdapterCache, Lease, OnDemandAdapter, route_of
+from lora_whisper.lora.layers import Gate, LoRAConfig, LowRank, adaptable
+from lora_whisper.lora.mixture import borrowed, flatten, fresh_gates, merged_model
+from lora_whisper.lora.opening import attach, described_in, detach, fitting_info, made, token_for
+from lora_whisper.lora.storage import Description, describe_adapter, read_adapter, write_adapter
 from lora_whisper.model.routing import Route, Routing
 from lora_whisper.model.whisper import Whisper
 from lora_whisper.version import __version__
@@ -32,6 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Adapter", "AdapterBank", "AdapterInfo", "Expert", "Gating", "Source"]
 
+MOST_NAMED = 20  # languages in an error
+
+_slots = count()
+"""Slots of adapters. None is ever used twice, whatever bank or backbone it is for."""
+
 
 class AdapterBank:
     """Adapters over one frozen backbone.
@@ -40,14 +47,21 @@ class AdapterBank:
     computes without a routing stay as they are. Adapters live where the backbone is when they come: move it
     to its device first. Several banks may share a backbone.
 
+    Adapters that are added or loaded stay in memory. Those that are opened are read when they are first used
+    (not to tell tags and `Adapter.info`), and given up, the least recently used first, when they exceed their
+    memory. `route` may be called by several threads.
+
     Attributes:
         backbone: the frozen backbone.
         layers: path → every layer that can carry an adapter.
+        cache: the opened adapters that are in memory.
     """
 
-    def __init__(self, backbone: "Backbone") -> None:
+    def __init__(self, backbone: "Backbone", memory_bytes: int | None = None) -> None:
+        """A bank without adapters; those that it will open may take up `memory_bytes`, None for no limit."""
         self.backbone = backbone
         self.layers = adaptable(backbone.model)
+        self.cache = AdapterCache(self.layers, memory_bytes)
         self._adapters: dict[str, Adapter] = {}
 
     @property
@@ -119,7 +133,7 @@ class AdapterBank:
         config = config or (source.config if source else LoRAConfig())
         info = AdapterInfo(
             language=tag,
-            token_language=self._token_language(tag, token_language, source),
+            token_language=token_for(self.backbone, tag, token_language, source.info if source else None),
             backbone=self.backbone.name,
             backbone_fingerprint=self.backbone.fingerprint,
             audio_context=source.info.audio_context if source else self.backbone.audio_context,
@@ -167,7 +181,7 @@ class AdapterBank:
         parts = fresh_parts(self.layers, shape, seed) if config else {}
         info = AdapterInfo(
             language=tag,
-            token_language=self._token_language(tag, token_language, adapters[0]),
+            token_language=token_for(self.backbone, tag, token_language, adapters[0].info),
             backbone=self.backbone.name,
             backbone_fingerprint=self.backbone.fingerprint,
             audio_context=adapters[0].info.audio_context,
@@ -208,7 +222,8 @@ class AdapterBank:
         if shared.experts:
             raise AdapterError(f"{tag} cannot share {shared.tag}, a mixture; flatten that first")
         tag = normalize_tag(tag)
-        info = replace(shared.info, language=tag, token_language=self._token_language(tag, None, shared))
+        token = token_for(self.backbone, tag, None, shared.info)
+        info = replace(shared.info, language=tag, token_language=token)
         return self._install(info, shared.config, shared.parts)
 
     def remove(self, tag: str) -> None:
@@ -222,10 +237,10 @@ class AdapterBank:
         borrowers = [one.tag for one in self if any(expert is adapter for expert in one.experts)]
         if borrowers:
             raise AdapterError(f"{adapter.tag} is an expert of {', '.join(borrowers)}; remove that first")
-        for path in adapter.gates:
-            del self.layers[path].gates[adapter.slot]
-        for path in adapter.parts:
-            del self.layers[path].adapters[adapter.slot]
+        if isinstance(adapter, OnDemandAdapter):
+            self.cache.forget(adapter)
+        else:
+            detach(self.layers, adapter)
         del self._adapters[adapter.tag]
 
     def put_back(self, adapter: Adapter) -> Adapter:
@@ -234,6 +249,8 @@ class AdapterBank:
         Raises:
             AdapterError: its language has another adapter by now.
         """
+        if isinstance(adapter, OnDemandAdapter) and not adapter.taken:
+            return self._register(adapter)
         return self._install(adapter.info, adapter.config, adapter.parts, adapter.experts, adapter.gates)
 
     def route(self, languages: Sequence[str | None]) -> Routing | None:
@@ -247,9 +264,15 @@ class AdapterBank:
 
         Raises:
             UnknownLanguage: there is no adapter for one of them.
+            AdapterError: an opened adapter is read now, and is damaged or has changed.
         """
-        routes: list[Route] = [() if tag is None else self.find(tag).route for tag in languages]
-        return Routing.of(routes, self.backbone.model.device)
+        adapters = [None if tag is None else self.find(tag) for tag in languages]
+        lease = self.cache.lease(adapter for adapter in adapters if adapter)
+        routes: list[Route] = [() if adapter is None else route_of(adapter) for adapter in adapters]
+        routing = Routing.of(routes, self.backbone.model.device)
+        if routing is not None and lease is not None:
+            routing.memory[Lease] = lease  # lives as long as this routing and all that are made from it
+        return routing
 
     def save(self, tag: str, folder: Path, dtype: torch.dtype = torch.float32) -> Path:
         """The adapter folder, written whole or not at all; PEFT reads it.
@@ -273,7 +296,7 @@ class AdapterBank:
             AdapterError: it is incomplete, damaged or does not fit, or the language has an adapter.
             BackboneMismatch: it was trained on another backbone.
         """
-        return self._load(folder, read_adapter(folder, self.layers), language, token_language)
+        return self._load(describe_adapter(folder), language, token_language)
 
     def load_all(self, root: Path) -> list[Adapter]:
         """The adapters in the folders directly under `root`: all, or none if one cannot be loaded.
@@ -281,20 +304,26 @@ class AdapterBank:
         Raises:
             AdapterError: there are none, or one of them cannot be loaded.
         """
-        folders = adapter_folders(root)
-        if not folders:
-            raise AdapterError(f"{root}: no adapters there; expected folders such as {root / 'pl'}")
-        stored = [(folder, read_adapter(folder, self.layers)) for folder in folders]
-        stored.sort(key=lambda pair: bool(pair[1].info and pair[1].info.experts))  # mixtures last
-        loaded: list[Adapter] = []
-        try:
-            for folder, one in stored:
-                loaded.append(self._load(folder, one, None, None))
-        except LoraWhisperError:
-            for adapter in reversed(loaded):
-                self.remove(adapter.tag)
-            raise
-        return sorted(loaded, key=lambda adapter: adapter.tag)
+        return self._all(root, self._load)
+
+    def open(self, folder: Path) -> OnDemandAdapter:
+        """The adapter in a folder that `save` wrote, by its JSON files; the rest is read when it is used.
+
+        Then a fault of its tensors is the same error as for `load`, and so is a folder that has changed.
+
+        Raises:
+            AdapterError: a JSON file is missing or damaged, or the language has an adapter.
+            BackboneMismatch: it was trained on another backbone.
+        """
+        return self._open(describe_adapter(folder))
+
+    def open_all(self, root: Path) -> list[Adapter]:
+        """As `open`, the adapters in the folders directly under `root`: all or none.
+
+        Raises:
+            AdapterError: there are none, or one of them cannot be opened.
+        """
+        return self._all(root, self._open)
 
     def tensors(self, tag: str) -> dict[str, Tensor]:
         """A copy of the adapter's tensors, for `restore`."""
@@ -318,25 +347,34 @@ class AdapterBank:
 
         Raises:
             UnknownLanguage: there is no adapter for it.
+            AdapterError: it is a mixture whose router decides at every position.
         """
-        adapter = self[tag]
-        updates = updates_of(adapter)
-        shared = {id(held): held for layer in self.layers.values() for held in (layer.adapters, layer.gates)}
-        merged = copy.deepcopy(self.backbone.model, shared)
-        for path in self.layers:
-            layer = merged.get_submodule(path)
-            if isinstance(layer, LoRALinear):
-                merged.set_submodule(path, layer.to_linear(updates.get(path)))
-        return merged
+        return merged_model(self.backbone.model, self.layers, self[tag])
+
+    def _all(self, root: Path, take: Callable[[Description], Adapter]) -> list[Adapter]:
+        taken: list[Adapter] = []
+        try:
+            taken.extend(map(take, described_in(root)))
+        except LoraWhisperError:
+            for adapter in reversed(taken):
+                self.remove(adapter.tag)
+            raise
+        return sorted(taken, key=lambda adapter: adapter.tag)
 
     def _load(
-        self, folder: Path, stored: StoredAdapter, language: str | None, token_language: str | None
+        self, described: Description, language: str | None = None, token_language: str | None = None
     ) -> Adapter:
-        info = self._loaded_info(folder, stored.info, language, token_language)
-        experts = borrowed(self._adapters, info.experts, str(folder))
-        parts = parts_from(self.layers, stored.config, stored.tensors, str(folder))
-        gates = gates_from(self.layers, stored.tensors, 1 + len(experts), str(folder)) if experts else {}
-        return self._install(info, stored.config, parts, experts, gates)
+        info = fitting_info(self.backbone, described, language, token_language)
+        experts = borrowed(self._adapters, info.experts, str(described.folder))
+        stored = read_adapter(described, self.layers, self.backbone.model.device)
+        return self._register(made(self.layers, next(_slots), stored, info, experts, described.folder))
+
+    def _open(self, described: Description) -> OnDemandAdapter:
+        info = fitting_info(self.backbone, described)
+        experts = borrowed(self._adapters, info.experts, str(described.folder))
+        adapter = OnDemandAdapter(next(_slots), described, info, experts, self.cache)
+        self._register(adapter)
+        return adapter
 
     def _install(
         self,
@@ -346,55 +384,17 @@ class AdapterBank:
         experts: tuple[Adapter, ...] = (),
         gates: dict[str, Gate] | None = None,
     ) -> Adapter:
-        if info.language in self._adapters:
-            raise AdapterError(f"there is an adapter for {info.language} already; remove it first")
-        slots = (slot for layer in self.layers.values() for slot in (*layer.adapters, *layer.gates))
-        taken = max(slots, default=-1)  # by any bank over this backbone
-        slot = 1 + max(taken, max((one.slot for one in self), default=-1))
-        adapter = Adapter(slot, config, parts, info, experts, gates or {})
-        for path, part in parts.items():
-            self.layers[path].adapters[slot] = part
-        for path, gate in adapter.gates.items():
-            self.layers[path].gates[slot] = gate
-        self._adapters[info.language] = adapter
+        return self._register(Adapter(next(_slots), config, parts, info, experts, gates or {}))
+
+    def _register(self, adapter: Adapter) -> Adapter:
+        """The adapter, in the bank from now on; nothing here depends on how many there are."""
+        if adapter.tag in self._adapters:
+            raise AdapterError(f"there is an adapter for {adapter.tag} already; remove it first")
+        if not isinstance(adapter, OnDemandAdapter):
+            attach(self.layers, adapter)
+        self._adapters[adapter.tag] = adapter
         return adapter
 
-    def _loaded_info(
-        self, folder: Path, info: AdapterInfo | None, language: str | None, token_language: str | None
-    ) -> AdapterInfo:
-        """The info of a folder, completed; for PEFT's folders what can be known."""
-        backbone = self.backbone
-        if info is not None:
-            if info.backbone_fingerprint != backbone.fingerprint:
-                raise BackboneMismatch(
-                    f"{folder}: trained on {info.backbone} (weights {info.backbone_fingerprint}), but "
-                    f"{backbone.name} (weights {backbone.fingerprint}) is loaded; load the former instead"
-                )
-            tag = normalize_tag(language or info.language)
-            token = self._token_language(tag, token_language or info.token_language, None)
-            return replace(info, language=tag, token_language=token)
-        if language is None:
-            raise AdapterError(f"{folder}: records no language; say which one it is for")
-        return AdapterInfo(
-            language=normalize_tag(language),
-            token_language=self._token_language(normalize_tag(language), token_language, None),
-            backbone=backbone.name,
-            backbone_fingerprint=backbone.fingerprint,
-            audio_context="full",  # whoever trains with transformers trains on 30 s
-            seed=0,
-            package_version="peft",
-        )
-
-    def _token_language(self, tag: str, wanted: str | None, source: Adapter | None) -> str:
-        inherited = source.info.token_language if source else None
-        for code in [wanted] if wanted else [whisper_code(tag), inherited]:
-            if code is not None and code in self.backbone.tokenizer.languages:
-                return code
-        raise UnknownLanguage(
-            f"{wanted or tag}: {self.backbone.name} has no token for it; "
-            "choose the token of a similar language (token_language)"
-        )
-
     def _unknown(self, tag: str) -> UnknownLanguage:
-        there = f"there are {', '.join(self.tags)}" if self.tags else "there are none yet"
-        return UnknownLanguage(f"no adapter for {tag!r}; {there}")
+        names = ", ".join(self.tags[:MOST_NAMED]) + (", …" if len(self) > MOST_NAMED else "")
+        return UnknownLanguage(f"no adapter for {tag!r}; there are {names or 'none yet'}")

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from lora_whisper.errors import UsageError
 from lora_whisper.lora.products import Factors, InferenceRun, LearningRun, infer, learn
+from lora_whisper.model.precision import linear
 from lora_whisper.model.routing import Route, Routing
 from lora_whisper.model.whisper import Linear, Whisper
 
@@ -146,14 +147,14 @@ class LoRALinear(Linear):
     def forward(self, x: Tensor, routing: Routing | None = None) -> Tensor:
         """Outputs (B, L, out) of x (B, L, in), each row through its own adapters."""
         if routing is None or not any(slot in self.adapters for slot in routing.slots):
-            return F.linear(x, self.weight, self.bias)
+            return linear(x, self.weight, self.bias)
         learning, gated = torch.is_grad_enabled(), self.gates.keys() & set(routing.slots)
         if gated or (learning and not self._plain(routing)):
-            return F.linear(x, self.weight, self.bias) + self._mixed(x, routing)
+            return linear(x, self.weight, self.bias) + self._mixed(x, routing)
         if learning:
             return learn(x, self.weight, self.bias, self._runs(routing))
         if x.is_cuda and x.shape[1] * (len(routing.slots) - 1) <= MOST_IDLE:
-            return F.linear(x, self.weight, self.bias) + self._through_all(x, routing, self._stack(routing))
+            return linear(x, self.weight, self.bias) + self._through_all(x, routing, self._stack(routing))
         return infer(x, self.weight, self.bias, self._factors(routing))
 
     def _plain(self, routing: Routing) -> bool:

@@ -8,6 +8,7 @@ weighted B beside each other. (The average of the A and of the B is another thin
 adapter's A with another's B in it.)
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from lora_whisper.errors import AdapterError, TooFar
 from lora_whisper.lora.adapter import Adapter, Expert, Gating
 from lora_whisper.lora.layers import Gate, LoRAConfig, LoRALinear, LowRank
+from lora_whisper.model.whisper import Whisper
 
 
 def chosen_experts(
@@ -102,7 +104,7 @@ def gates_from(
     """Gates with copies of these tensors (`….gate`), for `count` adapters.
 
     Raises:
-        AdapterError: one has another shape, or is not finite.
+        AdapterError: one has another shape.
     """
     gates = {}
     for path, layer in layers.items():
@@ -111,8 +113,6 @@ def gates_from(
             continue
         if tuple(tensor.shape) not in {(count,), (count, layer.in_features)}:
             raise AdapterError(f"{where}: {path}.gate is {tuple(tensor.shape)}, not for {count} adapters")
-        if not bool(tensor.isfinite().all()):
-            raise AdapterError(f"{where}: {path}.gate holds values that are not finite; train it again")
         gates[path] = Gate(nn.Parameter(tensor.to(layer.weight.device, copy=True)))
     return gates
 
@@ -163,6 +163,22 @@ def updates_of(adapter: Adapter) -> dict[str, Tensor]:
     _check_constant(adapter)
     stacks = {path: _stacked(adapter, path) for path in _paths(adapter)}
     return {path: b @ a for path, (a, b) in stacks.items()}
+
+
+def merged_model(model: Whisper, layers: Mapping[str, LoRALinear], adapter: Adapter) -> Whisper:
+    """A plain Whisper of its own, with the adapter merged into the weights in float32.
+
+    Raises:
+        AdapterError: a router decides at every position.
+    """
+    updates = updates_of(adapter)
+    shared = {id(held): held for layer in layers.values() for held in (layer.adapters, layer.gates)}
+    merged = copy.deepcopy(model, shared)
+    for path in layers:
+        layer = merged.get_submodule(path)
+        if isinstance(layer, LoRALinear):
+            merged.set_submodule(path, layer.to_linear(updates.get(path)))
+    return merged
 
 
 def _check_constant(mixture: Adapter) -> None:

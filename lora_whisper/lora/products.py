@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lora_whisper.model.precision import converted, working_precision
+
 
 @dataclass(frozen=True, eq=False)
 class Factors:
@@ -57,9 +59,9 @@ def infer(x: Tensor, weight: Tensor, bias: Tensor | None, runs: Sequence[Inferen
         bias: (out,), or None.
         runs: all rows of the batch.
     """
-    dtype = _precision(x)
-    x, weight = x.to(dtype), weight.to(dtype)
-    bias = None if bias is None else bias.to(dtype)
+    dtype = working_precision(x)
+    x, weight = x.to(dtype), converted(weight, dtype)
+    bias = None if bias is None else converted(bias, dtype)
     with torch.autocast(x.device.type, enabled=False):
         if any(_merging_pays(run, x.shape[1], weight) for run in runs):
             y = x.new_empty(*x.shape[:2], weight.shape[0])
@@ -71,12 +73,6 @@ def infer(x: Tensor, weight: Tensor, bias: Tensor | None, runs: Sequence[Inferen
             if run.factors is not None:
                 _add(y[run.start : run.stop], x[run.start : run.stop], run.factors)
         return y
-
-
-def _precision(x: Tensor) -> torch.dtype:
-    """In which the products are made: that of autocast, if it is on."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def _write(y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, run: InferenceRun) -> None:
@@ -119,9 +115,9 @@ def learn(x: Tensor, weight: Tensor, bias: Tensor | None, runs: Sequence[Learnin
     """
     factors = [factor for run in runs for factor in (run.a, run.b)]
     places = [(run.start, run.stop, run.scale) for run in runs]
-    dtype = _precision(x)
+    dtype = working_precision(x)
     with torch.autocast(x.device.type, enabled=False):
-        used = weight.to(dtype), None if bias is None else bias.to(dtype)
+        used = converted(weight, dtype), None if bias is None else converted(bias, dtype)
         learned: Any = _Learned  # torch leaves `apply` without types
         return learned.apply(x.to(dtype), *used, places, *(factor.to(dtype) for factor in factors))
 

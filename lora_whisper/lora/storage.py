@@ -2,30 +2,41 @@
 
     adapter_config.json        PEFT's LoraConfig
     adapter_model.safetensors  base_model.model.model.encoder.layers.0.self_attn.q_proj.lora_A.weight …
-    lora_whisper.json          AdapterInfo, and the fingerprint of the tensors
+    lora_whisper.json          AdapterInfo, the fingerprint of the tensors, a checksum that is quick to verify
     gates.safetensors          learned weights of a mixture of experts, by our names: `….gate`
 
 In memory the same tensor is called `encoder.blocks.0.attn.query.a`, (R, in), and its partner `….b`, (out, R).
 The same adapter always gives the same bytes.
 """
 
+import hashlib
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lora_whisper.errors import AdapterError, LoraWhisperError, OutputError
 from lora_whisper.files import replaced_folder, write_json
 from lora_whisper.languages import normalize_tag
-from lora_whisper.lora.adapter import AdapterInfo, Expert, Source, module_kind, tensors_fingerprint
+from lora_whisper.lora.adapter import (
+    AdapterInfo,
+    Expert,
+    Source,
+    check_finite,
+    is_finite,
+    module_kind,
+    tensors_fingerprint,
+)
 from lora_whisper.lora.layers import MODULES, LoRAConfig
-from lora_whisper.model.checkpoint import huggingface_name
+from lora_whisper.lora.tensor_file import TensorFile, read_tensor_file
+from lora_whisper.model.checkpoint import huggingface_name, our_name
 
 CONFIG_FILE = "adapter_config.json"
 TENSORS_FILE = "adapter_model.safetensors"
@@ -62,12 +73,31 @@ _BACKBONE_CHANGING_STARTS = ("pissa", "olora", "loftq", "corda", "lora_ga")
 
 
 @dataclass(frozen=True)
+class Description:
+    """What the JSON files of an adapter folder say.
+
+    Attributes:
+        folder: the folder.
+        config: the adapter's shape, as far as PEFT's configuration tells it.
+        info: what it is; None for a folder that PEFT wrote.
+        fingerprint: of its tensors, as recorded.
+        checksum: of its files, as recorded: only for finite tensors, and not by older versions.
+    """
+
+    folder: Path
+    config: LoRAConfig
+    info: AdapterInfo | None = None
+    fingerprint: str | None = None
+    checksum: str | None = None
+
+
+@dataclass(frozen=True)
 class StoredAdapter:
-    """An adapter folder in memory; `info` is None for one that PEFT wrote."""
+    """The tensors of an adapter folder in float32, their shape, and the checksum of the files."""
 
     config: LoRAConfig
-    info: AdapterInfo | None
     tensors: dict[str, Tensor]
+    checksum: str
 
 
 def adapter_folders(root: Path) -> list[Path]:
@@ -104,7 +134,7 @@ def write_adapter(
     gates = {name: tensor for name, tensor in stored.items() if name.endswith(_GATE)}
     named = {_peft_name(name): tensor for name, tensor in stored.items() if name not in gates}
     described = {"format": FORMAT, **asdict(info)}
-    described["fingerprint"] = tensors_fingerprint(config, stored, info.experts)
+    fingerprint = described["fingerprint"] = tensors_fingerprint(config, stored, info.experts)
     with replaced_folder(folder) as temporary:
         try:
             save_file(named, temporary / TENSORS_FILE, metadata={"format": "pt"})
@@ -112,37 +142,89 @@ def write_adapter(
                 save_file(gates, temporary / GATES_FILE)
         except (OSError, SafetensorError) as error:
             raise OutputError(f"{folder}: cannot be written ({error}); is the disk full?") from None
+        if all(map(is_finite, stored.values())):
+            files = _read_files(temporary, gated=bool(gates))
+            described["checksum"] = _checksum(files, Description(folder, config, info, fingerprint))
         write_json(temporary / CONFIG_FILE, _peft_config(config, info, stored.keys() - gates.keys(), modules))
         write_json(temporary / INFO_FILE, described)
     return folder
 
 
-def read_adapter(folder: Path, modules: Collection[str]) -> StoredAdapter:
-    """The adapter in `folder`, ours or PEFT's, in float32.
+def describe_adapter(folder: Path) -> Description:
+    """What the adapter in `folder`, ours or PEFT's, is; its tensors are not read.
+
+    Raises:
+        AdapterError: a JSON file is missing or damaged, or tells of more than a plain LoRA.
+    """
+    config = _lora_config(folder / CONFIG_FILE, _read_json(folder / CONFIG_FILE))
+    if not (folder / INFO_FILE).exists():
+        return Description(folder, config)
+    values = _read_json(folder / INFO_FILE)
+    info = _adapter_info(folder / INFO_FILE, values)
+    return Description(folder, config, info, values.get("fingerprint"), values.get("checksum"))
+
+
+def read_adapter(
+    described: Description,
+    modules: Collection[str],
+    device: torch.device | str = "cpu",
+    thorough: bool = False,
+) -> StoredAdapter:
+    """The adapter that was described, in memory of its own.
 
     Args:
-        folder: an adapter folder.
+        described: its folder and what it should hold.
         modules: paths of all adaptable layers of the backbone.
+        device: where its tensors go.
+        thorough: compute the fingerprint even where the checksum is right.
 
     Raises:
         AdapterError: a file is missing or damaged, or holds more than a plain LoRA of these layers.
     """
-    values = _read_json(folder / CONFIG_FILE)
-    described = _read_json(folder / INFO_FILE) if (folder / INFO_FILE).exists() else None
-    info = _adapter_info(folder / INFO_FILE, described) if described is not None else None
-    alone = info is None or not info.experts
-    tensors = _read_tensors(folder / TENSORS_FILE, modules, may_be_empty=not alone)
-    config = _lora_config(folder / CONFIG_FILE, values, tensors)
-    if info is None or described is None:
-        return StoredAdapter(config, None, tensors)
-    if info.experts and info.gating != "fixed":
-        tensors |= {name: t.to(torch.float32) for name, t in _load(folder / GATES_FILE).items()}
-    if described.get("fingerprint") != tensors_fingerprint(config, tensors, info.experts):
+    folder, info = described.folder, described.info
+    gated = info is not None and bool(info.experts) and info.gating != "fixed"
+    files = _read_files(folder, gated, device)
+    tensors = _our_tensors(folder / TENSORS_FILE, files[0], modules)
+    if not tensors and not (info and info.experts):
+        raise AdapterError(f"{folder / TENSORS_FILE}: holds no tensors; restore it from a copy")
+    config = replace(described.config, modules=_modules(name.rpartition(".")[0] for name in tensors))
+    for file in files[1:]:
+        tensors |= {name: tensor.to(torch.float32) for name, tensor in file.tensors.items()}
+    checksum = _checksum(files, described)
+    if checksum != described.checksum or thorough:
+        _check(described, config, tensors)
+    return StoredAdapter(config, tensors, checksum)
+
+
+def _check(described: Description, config: LoRAConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Whether these are the tensors that were described, and sound.
+
+    Raises:
+        AdapterError: they are not.
+    """
+    info = described.info
+    if info and described.fingerprint != tensors_fingerprint(config, tensors, info.experts):
         raise AdapterError(
-            f"{folder}: tensors or configuration are not those that {INFO_FILE} describes; "
+            f"{described.folder}: tensors or configuration are not those that {INFO_FILE} describes; "
             "the adapter is damaged or was edited: restore it from a copy"
         )
-    return StoredAdapter(config, info, tensors)
+    check_finite(tensors, str(described.folder))
+
+
+def _read_files(folder: Path, gated: bool, device: torch.device | str = "cpu") -> list[TensorFile]:
+    names = [TENSORS_FILE, GATES_FILE] if gated else [TENSORS_FILE]
+    return [read_tensor_file(folder / name, device) for name in names]
+
+
+def _checksum(files: Collection[TensorFile], described: Description) -> str:
+    """One checksum of all that the fingerprint covers, and of the fingerprint."""
+    info, config = described.info, described.config
+    digest = hashlib.sha256(f"{described.fingerprint} {config.rank} {float(config.alpha)!r}".encode())
+    for expert in info.experts if info else ():
+        digest.update(f"{expert.fingerprint} {expert.weight!r}".encode())
+    for file in files:
+        digest.update(file.checksum.encode())
+    return digest.hexdigest()
 
 
 def _peft_name(name: str) -> str:
@@ -195,49 +277,48 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _load(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise AdapterError(f"{path}: missing; only safetensors are read, never pickles (.bin)") from None
-    except (OSError, SafetensorError) as error:
-        raise AdapterError(f"{path}: damaged ({error}); restore it from a copy") from None
+@lru_cache(maxsize=4)
+def _our_names(modules: tuple[str, ...]) -> dict[str, str]:
+    """PEFT's names of all tensors that an adapter can have → ours."""
+    return {_peft_name(f"{path}.{leaf}"): f"{path}.{leaf}" for path in modules for leaf in _PEFT_LEAVES}
 
 
-def _read_tensors(path: Path, modules: Collection[str], may_be_empty: bool) -> dict[str, Tensor]:
+def _our_tensors(path: Path, file: TensorFile, modules: Collection[str]) -> dict[str, Tensor]:
     """Tensors of the file under our names, float32."""
-    ours = {_peft_name(f"{module}.{leaf}"): f"{module}.{leaf}" for module in modules for leaf in _PEFT_LEAVES}
+    ours = _our_names(tuple(modules))
     tensors = {}
-    for key, tensor in _load(path).items():
+    for key, tensor in file.tensors.items():
         full_key = key.replace(_PEFT_PREFIX, f"{_PEFT_PREFIX}model.", 1)  # PEFT around a bare WhisperModel
         name = ours.get(key) or ours.get(full_key)
         if name is None:
             raise AdapterError(f"{path}: {key} does not belong to a LoRA of this backbone")
         tensors[name] = tensor.to(torch.float32)
-    if not tensors and not may_be_empty:
-        raise AdapterError(f"{path}: holds no tensors; restore it from a copy")
     return tensors
 
 
-def _lora_config(path: Path, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LoRAConfig:
-    """Our configuration from PEFT's.
+def _lora_config(path: Path, values: Mapping[str, Any]) -> LoRAConfig:
+    """Our configuration from PEFT's; the modules are those that it lists, if it does.
 
     Raises:
         AdapterError: it is not a plain LoRA.
     """
     _check_plain_lora(path, values)
-    kinds = {module_kind(name.rpartition(".")[0]) for name in tensors}
+    targets = values.get("target_modules")
     try:
         rank, alpha = int(values["r"]), float(values["lora_alpha"])
         dropout = float(values.get("lora_dropout") or 0.0)
         if values.get("use_rslora"):
             alpha *= rank**0.5  # rank-stabilised: α/√r in place of α/r
-        modules = (
-            tuple(kind for kind in MODULES if kind in kinds) or MODULES
-        )  # experts alone: none of its own
+        modules = _modules(map(our_name, map(str, targets if isinstance(targets, list) else ())))
         return LoRAConfig(rank, alpha, modules, dropout)
     except (KeyError, TypeError, ValueError, LoraWhisperError) as error:
         raise AdapterError(f"{path}: not a LoRA configuration ({error!r}); restore it from a copy") from None
+
+
+def _modules(paths: Iterable[str]) -> tuple[str, ...]:
+    """Which of `MODULES` these layers are; all of them without any, as for experts alone."""
+    kinds = {module_kind(path) for path in paths}
+    return tuple(kind for kind in MODULES if kind in kinds) or MODULES
 
 
 def _check_plain_lora(path: Path, values: Mapping[str, Any]) -> None:

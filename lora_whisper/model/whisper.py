@@ -15,13 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lora_whisper.model.attention import attention, causality
+from lora_whisper.model.precision import linear, working_precision
 from lora_whisper.model.routing import Routing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-LONGEST_EXPLICIT = 512
-"""Keys up to which `attention` writes the scores out."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,15 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor, routing: Routing | None = None) -> Tensor:  # noqa: ARG002
         """Outputs (..., out) of inputs (..., in)."""
-        return super().forward(x)
+        return linear(x, self.weight, self.bias)
+
+
+class LayerNorm(nn.LayerNorm):
+    """A layer norm whose output has the precision of the layers behind it, which need not convert it each."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised x (..., D)."""
+        return super().forward(x).to(working_precision(x))
 
 
 class KVCache:
@@ -116,23 +123,6 @@ class KVCache:
         return kept
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-    """Attention output (B, H, L, D/H) of queries (B, H, L, D/H) over keys and values (B, H, S, D/H).
-
-    PyTorch's fused kernel, except for training in bf16 on a CPU with few keys: its backward pass looked slow
-    there (docs/log.md).
-    """
-    explicit = query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
-    if not explicit or key.shape[2] > LONGEST_EXPLICIT:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
-    if causal:
-        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    return scores.softmax(-1) @ value
-
-
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention with Whisper's four projections (the key has no bias)."""
 
@@ -195,9 +185,9 @@ class EncoderBlock(nn.Module):
 
     def __init__(self, n_state: int, n_head: int) -> None:
         super().__init__()
-        self.attn_ln = nn.LayerNorm(n_state)
+        self.attn_ln = LayerNorm(n_state)
         self.attn = MultiHeadAttention(n_state, n_head)
-        self.mlp_ln = nn.LayerNorm(n_state)
+        self.mlp_ln = LayerNorm(n_state)
         self.mlp = MLP(n_state)
 
     def forward(self, x: Tensor, mask: Tensor | None, routing: Routing | None) -> Tensor:
@@ -212,11 +202,11 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, n_state: int, n_head: int) -> None:
         super().__init__()
-        self.attn_ln = nn.LayerNorm(n_state)
+        self.attn_ln = LayerNorm(n_state)
         self.attn = MultiHeadAttention(n_state, n_head)
-        self.cross_attn_ln = nn.LayerNorm(n_state)
+        self.cross_attn_ln = LayerNorm(n_state)
         self.cross_attn = MultiHeadAttention(n_state, n_head)
-        self.mlp_ln = nn.LayerNorm(n_state)
+        self.mlp_ln = LayerNorm(n_state)
         self.mlp = MLP(n_state)
 
     def forward(self, x: Tensor, layer: int, cache: KVCache, routing: Routing | None) -> Tensor:
@@ -233,17 +223,6 @@ class DecoderBlock(nn.Module):
             )
         x = x + self.cross_attn.attend(h, cache.cross[layer], routing, cache.cross_mask)
         return x + self.mlp(self.mlp_ln(x), routing)
-
-
-def causality(n_new: int, keys: Tensor) -> tuple[Tensor | None, bool]:
-    """Mask and causal flag by which `n_new` tokens see only themselves and their past among `keys`."""
-    n_past = keys.shape[2] - n_new
-    if n_new == 1:
-        return None, False
-    if n_past == 0:
-        return None, True
-    mask = torch.ones(n_new, n_past + n_new, dtype=torch.bool, device=keys.device)
-    return mask.tril(n_past), False
 
 
 def sinusoids(length: int, channels: int, max_timescale: float = 10_000) -> Tensor:
@@ -274,7 +253,7 @@ class AudioEncoder(nn.Module):
         self.blocks = nn.ModuleList(
             EncoderBlock(dims.n_audio_state, dims.n_audio_head) for _ in range(dims.n_audio_layer)
         )
-        self.ln_post = nn.LayerNorm(dims.n_audio_state)
+        self.ln_post = LayerNorm(dims.n_audio_state)
 
     def forward(self, mel: Tensor, mask: Tensor | None, routing: Routing | None) -> Tensor:
         """Encoder output (B, S, D) of mel (B, M, T)."""
@@ -296,7 +275,7 @@ class TextDecoder(nn.Module):
         self.blocks = nn.ModuleList(
             DecoderBlock(dims.n_text_state, dims.n_text_head) for _ in range(dims.n_text_layer)
         )
-        self.ln = nn.LayerNorm(dims.n_text_state)
+        self.ln = LayerNorm(dims.n_text_state)
 
     def audio_keys_values(self, audio: Tensor, routing: Routing | None) -> list[tuple[Tensor, Tensor]]:
         """Keys and values (B, H, S, D/H) of the audio (B, S, D) for each block."""
@@ -385,7 +364,7 @@ class Whisper(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores (..., V) of hidden states (..., D)."""
-        return F.linear(hidden, self.decoder.token_embedding.weight)
+        return linear(hidden, self.decoder.token_embedding.weight)
 
     def forward(
         self,

@@ -1,6 +1,8 @@
 """The bank: what adapters promise each other and the backbone, look-up by language, numbers of parameters."""
 
+import sys
 from pathlib import Path
+from string import ascii_lowercase
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +11,7 @@ from torch import Tensor
 from toy_whisper import toy_backbone, toy_bank
 
 from lora_whisper.errors import AdapterError, BackboneMismatch, UnknownLanguage
+from lora_whisper.languages import normalize_tag
 from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.lora.layers import LoRAConfig, LoRALinear
 from lora_whisper.model.checkpoint import Backbone, weights_fingerprint
@@ -252,6 +255,25 @@ def test_two_banks_share_a_backbone_without_meeting() -> None:
     assert one.tags == ("pl",)
     two.remove("pl")
     assert torch.equal(logits(one, ["pl"]), expected)
+
+
+def test_adding_the_thousandth_adapter_costs_what_the_first_did() -> None:
+    bank, calls = AdapterBank(toy_backbone()), []
+    tiny = LoRAConfig(rank=1, modules=("q",))
+    tags = [
+        f"q{a}{b}{region}"
+        for region in ("", "-PL", "-IT", "-DE")
+        for a in "abcdefghij"
+        for b in ascii_lowercase
+    ]
+    for tag in tags[:1000]:
+        normalize_tag(tag)  # which is remembered
+        calls.append(0)
+        sys.setprofile(lambda *event: calls.__setitem__(-1, calls[-1] + 1))
+        bank.add(tag, tiny, token_language="en")
+        sys.setprofile(None)
+    assert len(bank) == 1000
+    assert max(calls[1:]) < 1.1 * min(calls[1:])
 
 
 def test_restores_a_copy_in_place(bank: AdapterBank) -> None:

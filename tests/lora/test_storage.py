@@ -16,8 +16,10 @@ from toy_whisper import toy_tokenizer
 from transformers import WhisperForConditionalGeneration
 
 from lora_whisper.errors import AdapterError, LoraWhisperError, OutputError, UnknownLanguage
+from lora_whisper.lora import storage
 from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.lora.layers import LoRAConfig
+from lora_whisper.lora.storage import describe_adapter, read_adapter
 from lora_whisper.model.checkpoint import Backbone
 
 CONFIG, TENSORS, INFO = "adapter_config.json", "adapter_model.safetensors", "lora_whisper.json"
@@ -176,6 +178,39 @@ def test_the_same_adapter_gives_the_same_bytes(folder: Path, tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+def test_an_intact_adapter_is_not_hashed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*some: object) -> str:
+        raise RuntimeError("hashed")
+
+    monkeypatch.setattr(storage, "tensors_fingerprint", refuse)
+    assert empty_bank().load(folder).tag == "pl"
+    described = describe_adapter(folder)
+    with pytest.raises(RuntimeError, match="hashed"):
+        read_adapter(described, empty_bank().layers, thorough=True)
+    edit_json(folder / INFO, {"checksum": "remove"})  # as versions before it wrote them
+    with pytest.raises(RuntimeError, match="hashed"):
+        empty_bank().load(folder)
+
+
+def test_a_file_that_another_tool_wrote_again_is_the_same_adapter(folder: Path) -> None:
+    before = empty_bank().load(folder)
+    save_file(load_file(folder / TENSORS), folder / TENSORS, metadata={"written": "again"})
+    assert empty_bank().load(folder).fingerprint == before.fingerprint
+    edit_json(folder / INFO, {"fingerprint": "0" * 64})
+    with pytest.raises(AdapterError, match="damaged or was edited"):
+        empty_bank().load(folder)
+
+
+def test_what_is_not_finite_has_no_checksum(folder: Path, tmp_path: Path) -> None:
+    bank = empty_bank()
+    bank.load(folder).parameters()[0].data[0, 0] = float("inf")
+    bank.save("pl", tmp_path / "bad")
+    assert "checksum" in json.loads((folder / INFO).read_text())
+    assert "checksum" not in json.loads((tmp_path / "bad" / INFO).read_text())
+    with pytest.raises(AdapterError, match="not finite"):
+        empty_bank().load(tmp_path / "bad")
+
+
 def test_layout_is_pefts(folder: Path) -> None:
     config = json.loads((folder / CONFIG).read_text())
     assert (config["peft_type"], config["r"], config["lora_alpha"], config["bias"]) == ("LORA", 4, 8, "none")
@@ -315,6 +350,10 @@ def test_names_the_fault(fault: str, folder: Path) -> None:
     assert "\n" not in message
     assert bank.tags == ()
     assert not any(layer.adapters for layer in bank.layers.values())
+    if (folder / INFO).exists():
+        with pytest.raises(AdapterError) as later:  # by the time that it is used
+            bank.route([bank.open(folder).tag])
+        assert str(later.value) == message
 
 
 def test_the_untouched_folder_loads(folder: Path) -> None:

@@ -1,0 +1,37 @@
+"""In which precision the work is done: under autocast another one than that of the weights."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def working_precision(x: Tensor) -> torch.dtype:
+    """The precision of matrix products with x: that of autocast, if it is on, else its own."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def converted(parameter: Tensor, dtype: torch.dtype) -> Tensor:
+    """The parameter in a precision; a frozen one is converted once and kept beside the original.
+
+    Autocast converts frozen weights anew in every forward pass: 1.4 GB of memory traffic for whisper-small.
+    """
+    if parameter.dtype == dtype or parameter.requires_grad:
+        return parameter.to(dtype)
+    owner: Any = parameter
+    state = (dtype, parameter.data_ptr(), parameter._version)
+    kept = getattr(owner, "_converted", None)
+    if kept is None or kept[0] != state:
+        with torch.inference_mode(False), torch.no_grad():
+            kept = owner._converted = (state, parameter.to(dtype))
+    return kept[1]
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Outputs (..., out) of x (..., in), weight (out, in) and bias (out,), in the working precision."""
+    dtype = working_precision(x)
+    if weight.requires_grad or dtype == weight.dtype:
+        return F.linear(x, weight, bias)
+    return F.linear(x.to(dtype), converted(weight, dtype), None if bias is None else converted(bias, dtype))

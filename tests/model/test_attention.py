@@ -1,0 +1,53 @@
+"""Attention in training in bf16 on a CPU, against PyTorch's in float32."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lora_whisper.model.attention import MANY_QUERIES, attention, causality
+
+B, H, D = 3, 2, 16
+
+
+def tensors(n_queries: int, n_keys: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(n_queries)
+    return [torch.randn(B, H, n, D, generator=generator).bfloat16() for n in (n_queries, n_keys, n_keys)]
+
+
+@pytest.mark.parametrize("n_queries", [MANY_QUERIES - 1, MANY_QUERIES, MANY_QUERIES + 30])
+@pytest.mark.parametrize("masked", [True, False])
+def test_outputs_and_gradients_are_those_of_float32(n_queries: int, masked: bool) -> None:
+    n_keys = 90
+    mask = (torch.arange(n_keys) < torch.tensor([[90], [1], [40]]))[:, None, None] if masked else None
+    low = [each.requires_grad_() for each in tensors(n_queries, n_keys)]
+    high = [each.detach().float().requires_grad_() for each in low]
+    found = attention(*low, mask, causal=False)
+    expected = F.scaled_dot_product_attention(*high, attn_mask=mask)
+    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
+    upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(9))
+    for one, other in zip(
+        torch.autograd.grad(found, low, upstream.bfloat16()),
+        torch.autograd.grad(expected, high, upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(one.float(), other, atol=0.05, rtol=0.05)
+
+
+def test_many_causal_queries_do_not_see_what_follows() -> None:
+    low = [each.requires_grad_() for each in tensors(MANY_QUERIES, MANY_QUERIES)]
+    expected = F.scaled_dot_product_attention(*(each.float() for each in low), is_causal=True)
+    torch.testing.assert_close(attention(*low, None, causal=True).float(), expected, atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize(("n_new", "n_past"), [(1, 5), (3, 0), (3, 4)])
+def test_new_tokens_see_the_past_and_themselves(n_new: int, n_past: int) -> None:
+    keys = torch.zeros(B, H, n_past + n_new, D)
+    mask, causal = causality(n_new, keys)
+    seen = torch.ones(n_new, n_past + n_new).tril(n_past).bool()
+    if causal:
+        assert n_past == 0
+    elif mask is None:
+        assert seen.all()
+    else:
+        assert torch.equal(mask, seen)
