@@ -38,6 +38,7 @@ HOP_LENGTH = 160  # 10 ms a mel frame
 CHUNK_LENGTH_S = 30
 N_SAMPLES = CHUNK_LENGTH_S * SAMPLE_RATE
 N_FRAMES = N_SAMPLES // HOP_LENGTH
+FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
 FRAMES_PER_POSITION = 2  # the encoder's second convolution halves the frame rate
 
 AudioContext = Literal["full", "dynamic"]

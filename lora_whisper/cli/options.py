@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lora_whisper.jobs import Corpus
     from lora_whisper.lora.bank import AdapterBank
     from lora_whisper.lora.layers import LoRAConfig
-    from lora_whisper.model.checkpoint import Backbone
+    from lora_whisper.model.checkpoint import Backbone, Precision
     from lora_whisper.training.trainer import TrainConfig
 
 Command = Callable[..., Any]
@@ -68,7 +68,7 @@ class BackboneOptions:
     backbone: str
     device: str
 
-    def load(self) -> "Backbone":
+    def load(self, precision: "Precision" = "fp32") -> "Backbone":
         """The backbone.
 
         Raises:
@@ -80,7 +80,7 @@ class BackboneOptions:
         from lora_whisper.model.checkpoint import load_backbone
 
         found = "cuda" if torch.cuda.is_available() else "cpu"
-        return load_backbone(self.backbone, found if self.device == "auto" else self.device)
+        return load_backbone(self.backbone, found if self.device == "auto" else self.device, precision)
 
     def bank(self, adapters: Path | None) -> "AdapterBank":
         """The backbone with the adapters in a folder, read when they are used; without any if it is None.
@@ -99,10 +99,11 @@ class BackboneOptions:
 
 @dataclass(frozen=True)
 class AdapterOptions:
-    """Which adapters to decode with, and how much memory they may take up."""
+    """Which adapters to decode with, how much memory they may take up, and in which precision."""
 
     adapters: Path | None
     adapter_memory: float | None
+    precision: "Precision"
 
     def recogniser(
         self, backbone: BackboneOptions, proxies: Mapping[str, str] | None = None
@@ -116,7 +117,8 @@ class AdapterOptions:
         from lora_whisper.decoding.transcribe import LoraWhisper
 
         memory = None if self.adapter_memory is None else round(self.adapter_memory * 1e9)
-        return LoraWhisper(backbone.load(), self.adapters, proxies=proxies, adapter_memory_bytes=memory)
+        loaded = backbone.load(self.precision)
+        return LoraWhisper(loaded, self.adapters, proxies=proxies, adapter_memory_bytes=memory)
 
 
 @dataclass(frozen=True)
@@ -335,6 +337,13 @@ decoding_adapters_options = gathered(
         type=click.FloatRange(0),
         metavar="GB",
         help="Keep at most so much of the adapters in memory, the most recently used.  [default: all in use]",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16"]),
+        default="fp32",
+        show_default=True,
+        help="bf16 is much faster where the hardware multiplies it; a few words may come out otherwise.",
     ),
 )
 candidates_option = click.option(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lora_whisper.audio import (
     FRAMES_PER_POSITION,
-    HOP_LENGTH,
+    FRAMES_PER_SECOND,
     N_FRAMES,
     N_SAMPLES,
     SAMPLE_RATE,
@@ -36,8 +36,6 @@ FRAMES_MULTIPLE, TOKENS_MULTIPLE = 32, 8
 
 LONGEST_SLOWED_S = 25.0
 """Utterances beyond it keep their speed, lest they outgrow the 30 s window."""
-
-FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
 
 
 @dataclass(frozen=True, eq=False)

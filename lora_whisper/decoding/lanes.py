@@ -7,8 +7,8 @@ when a good part of the audio is done do the lanes of the rest close ranks, beca
 import torch
 from torch import Tensor
 
+from lora_whisper.model.cache import KVCache
 from lora_whisper.model.routing import Routing
-from lora_whisper.model.whisper import KVCache
 
 MOST_IDLE = 0.25
 """Share of the rows of audio that may be done before the others close ranks."""

@@ -12,12 +12,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lora_whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND
+from lora_whisper.decoding.clips import plan
 from lora_whisper.decoding.lanes import Lanes
 from lora_whisper.decoding.rules import Rule, suppression, timestamp_pairs
 from lora_whisper.decoding.strategies import Beam, Greedy, Sampling, Search
 from lora_whisper.errors import UsageError
+from lora_whisper.model.cache import Heard, KVCache
 from lora_whisper.model.checkpoint import Backbone
 from lora_whisper.model.routing import Routing
+from lora_whisper.model.whisper import Whisper
+
+KEYS_BYTES = 2**30
+"""Memory for the keys and values of the audio of a batch: the more rows the decoder has, the faster it is."""
+
+ENCODED_S = 120.0
+"""Seconds of audio, padding included, that go through the encoder at once."""
 
 
 @dataclass(frozen=True)
@@ -167,8 +177,7 @@ def _decode(
     rules = _rules(backbone, options)
     search = _search(options, len(mel), limit, tokenizer.eot, model.device)
 
-    audio = model.encode(mel.to(model.device, model.encoder.conv1.weight.dtype), n_positions, routing)
-    cache = model.new_cache(audio, n_positions, routing, capacity=start.shape[1] + limit)
+    cache = KVCache(_heard(model, mel, n_positions, routing), capacity=start.shape[1] + limit)
     hidden = model.decode(start, cache, routing)
     at_sot = int((start[0] == tokenizer.sot).nonzero()[-1])
     no_speech = model.logits(hidden[:, at_sot]).float().softmax(dim=1)[:, tokenizer.no_speech]
@@ -195,6 +204,36 @@ def _decode(
         )
         for one, probability in zip(search.results(), no_speech.tolist(), strict=True)
     ]
+
+
+def decodable_s(backbone: Backbone) -> float:
+    """Seconds of audio whose keys and values take up `KEYS_BYTES`."""
+    dims, size = backbone.model.dims, backbone.model.dtype.itemsize
+    bytes_per_position = 2 * dims.n_text_layer * dims.n_text_state * size
+    return KEYS_BYTES / bytes_per_position * FRAMES_PER_POSITION / FRAMES_PER_SECOND
+
+
+def _heard(model: Whisper, mel: Tensor, n_positions: Tensor | None, routing: Routing | None) -> list[Heard]:
+    """What the encoder makes of the batch: rows of similar length together, as many as do it good.
+
+    The encoder is fastest with some thousand positions; the decoder wants as many rows as possible.
+    """
+    frames = (
+        [mel.shape[2]] * len(mel) if n_positions is None else (n_positions * FRAMES_PER_POSITION).tolist()
+    )
+    groups = plan([one / FRAMES_PER_SECOND for one in frames], ENCODED_S)
+    if len(groups) <= 1:
+        audio = model.encode(mel.to(model.device), n_positions, routing)
+        return [model.heard(audio, n_positions, routing)]
+    parts = []
+    for group in groups:
+        rows = torch.tensor(sorted(group), device=model.device)  # rows of one adapter stay neighbours
+        positions = None if n_positions is None else n_positions.index_select(0, rows)
+        routed = None if routing is None else routing.index_select(rows)
+        part = mel[rows.to(mel.device), :, : max(frames[row] for row in group)]
+        audio = model.encode(part.to(model.device), positions, routed)
+        parts.append(model.heard(audio, positions, routed, rows))
+    return parts
 
 
 def _rules(backbone: Backbone, options: DecodingOptions) -> list[Rule]:

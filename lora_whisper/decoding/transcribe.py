@@ -17,7 +17,7 @@ from torch import Tensor
 from lora_whisper.audio import HOP_LENGTH, N_SAMPLES, SAMPLE_RATE, AudioContext, features
 from lora_whisper.audio_file import Samples
 from lora_whisper.decoding.clips import Clip, n_frames, one_ahead, pad, plan, windows
-from lora_whisper.decoding.search import GREEDY, Decoded, DecodingOptions, decode
+from lora_whisper.decoding.search import GREEDY, Decoded, DecodingOptions, decodable_s, decode
 from lora_whisper.decoding.transcript import Segment, Transcript
 from lora_whisper.decoding.word_times import TimedText, word_times
 from lora_whisper.errors import BackboneMismatch, LoraWhisperError, UnknownLanguage
@@ -28,7 +28,7 @@ from lora_whisper.model.checkpoint import Backbone, load_backbone
 from lora_whisper.model.language_id import detect_language
 
 BATCH_S = 240.0
-"""Seconds of audio, padding included, that go through the model at once."""
+"""Least seconds of audio, padding included, that are in work at once."""
 
 Probabilities = npt.NDArray[np.float64]
 
@@ -102,7 +102,7 @@ class LoraWhisper:
     Attributes:
         backbone: the frozen Whisper.
         bank: its adapters; may be empty.
-        batch_s: seconds of audio, padding included, that go through the model at once.
+        batch_s: seconds of audio, padding included, that are decoded at once.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class LoraWhisper:
         backbone: str | Path | Backbone = "openai/whisper-small",
         adapters: str | Path | AdapterBank | None = None,
         device: str | torch.device = "cpu",
-        batch_s: float = BATCH_S,
+        batch_s: float | None = None,
         proxies: Mapping[str, str] | None = None,
         adapter_memory_bytes: int | None = None,
     ) -> None:
@@ -121,7 +121,8 @@ class LoraWhisper:
             adapters: folder of adapter folders, each of which is read when it is used; or a bank of this
                 backbone; None for the bare backbone.
             device: where to load a backbone to.
-            batch_s: seconds of audio, padding included, that go through the model at once.
+            batch_s: seconds of audio, padding included, that are decoded at once; None for what 1 GiB of keys
+                and values allows.
             proxies: language tag → Whisper code whose token stands for it where it has no adapter.
             adapter_memory_bytes: what adapters from folders may take up, before those that were not used for
                 longest are given up; None for no limit.
@@ -141,7 +142,7 @@ class LoraWhisper:
             raise BackboneMismatch(
                 f"adapters of {self.bank.backbone.name} beside {self.backbone.name}; give both one Backbone"
             )
-        self.batch_s = batch_s
+        self.batch_s = batch_s or max(BATCH_S, decodable_s(self.backbone))
         self._proxies = {normalize_tag(tag): code for tag, code in (proxies or {}).items()}
 
     def transcribe(
@@ -258,7 +259,8 @@ class LoraWhisper:
             found = detect_language(self.backbone, mel, n_positions, list(codes))
             return [[row[code] for code in codes] for row in found]
 
-        found = self._in_batches([(piece, self.backbone.audio_context) for piece in pieces], rows)
+        windows = [(piece, self.backbone.audio_context) for piece in pieces]
+        found = self._in_batches(windows, rows, min(self.batch_s, BATCH_S))
         return np.array(found).reshape(len(pieces), len(codes))
 
     def hear(
@@ -293,7 +295,7 @@ class LoraWhisper:
             )
 
         contexts = [target.context for target in targets]
-        return self._in_batches(list(zip(pieces, contexts, strict=True)), decoded)
+        return self._in_batches(list(zip(pieces, contexts, strict=True)), decoded, self.batch_s)
 
     def words(
         self, pieces: Sequence[Clip], targets: Sequence[Target], texts: Sequence[Sequence[Sequence[int]]]
@@ -324,7 +326,7 @@ class LoraWhisper:
             )
 
         contexts = [target.context for target in targets]
-        return self._in_batches(list(zip(pieces, contexts, strict=True)), timed)
+        return self._in_batches(list(zip(pieces, contexts, strict=True)), timed, min(self.batch_s, BATCH_S))
 
     def candidates(self, languages: Sequence[str] | None) -> dict[str, str]:
         """Tag for each Whisper code among which languages are recognised.
@@ -368,11 +370,12 @@ class LoraWhisper:
         self,
         pieces: Sequence[tuple[Clip, AudioContext]],
         function: Callable[[Tensor, Tensor | None, Sequence[int]], list[_Out]],
+        batch_s: float,
     ) -> list[_Out]:
         """What `function` makes of each piece, given batches (mel, n_positions, rows), in order."""
         model, results = self.backbone.model, dict[int, _Out]()
         frames = [n_frames(round(clip.length_s() * SAMPLE_RATE), context) for clip, context in pieces]
-        for rows in plan([n * HOP_LENGTH / SAMPLE_RATE for n in frames], self.batch_s):
+        for rows in plan([n * HOP_LENGTH / SAMPLE_RATE for n in frames], batch_s):
             mel, n_positions = pad(
                 [features(pieces[row][0].load(), model.dims.n_mels, pieces[row][1]) for row in rows]
             )

@@ -96,7 +96,7 @@ def attention_maps(
         [*start, *text, *[tokenizer.eot] * (longest - len(text))]
         for start, text in zip(starts, texts, strict=True)
     ]
-    audio = model.encode(mel.to(model.device, model.encoder.conv1.weight.dtype), positions, routing)
+    audio = model.encode(mel.to(model.device), positions, routing)
     cache = model.new_cache(audio, positions, routing, capacity=first + longest)
     cache.attention = []
     sequence = torch.tensor(rows, device=model.device)

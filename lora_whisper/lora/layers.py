@@ -105,7 +105,7 @@ class Gate:
         missing = gates.shape[-1] - self.weight.shape[0]
         if self.weight.dim() == 1:
             return gates * F.pad(self.weight, (0, missing))
-        scores = F.linear(x, F.pad(self.weight, (0, 0, 0, missing))).float() + gates.log()
+        scores = F.linear(x, F.pad(self.weight, (0, 0, 0, missing)).to(x.dtype)).float() + gates.log()
         return gates.sum(-1, keepdim=True) * scores.softmax(-1)
 
 
@@ -194,8 +194,9 @@ class LoRALinear(Linear):
         """Update (B, L, out) of any routing: A and B are gathered per row, for two batched products."""
         stack = self._stack(routing)
         rank = stack.a.shape[1]
-        a_rows = _own_and_borrowed(stack.a, routing.positions).flatten(1, 2)  # (B, K·R, in)
-        b_rows = _own_and_borrowed(stack.b, routing.positions).transpose(1, 2).flatten(2)  # (B, out, K·R)
+        a_rows = _own_and_borrowed(stack.a.to(x.dtype), routing.positions).flatten(1, 2)  # (B, K·R, in)
+        b_rows = _own_and_borrowed(stack.b.to(x.dtype), routing.positions)
+        b_rows = b_rows.transpose(1, 2).flatten(2)  # (B, out, K·R)
         weights = self._weights(x, routing) * stack.scales[routing.positions].unsqueeze(1)
         low = torch.bmm(self._drop(x, stack.dropouts[routing.positions[:, 0]]), a_rows.transpose(1, 2))
         weighted = low * weights.repeat_interleave(rank, -1).to(low.dtype)
@@ -208,10 +209,10 @@ class LoRALinear(Linear):
         many small ones, which a GPU wants.
         """
         rank = stack.a.shape[1]
-        low = F.linear(x, stack.a_flat)
+        low = F.linear(x, stack.a_flat.to(x.dtype))
         weights = routing.by_slot.unsqueeze(1) * stack.scales
         weighted = low * weights.repeat_interleave(rank, -1).to(low.dtype)
-        return F.linear(weighted, stack.b_flat)
+        return F.linear(weighted, stack.b_flat.to(x.dtype))
 
     def _stack(self, routing: Routing) -> "Stack":
         """The parts of the routing's adapters here; in inference they are stacked once for a batch."""

@@ -22,6 +22,7 @@ from lora_whisper.model.tokenizer import Tokenizer
 from lora_whisper.model.whisper import ModelDimensions, Whisper
 
 AudioContext = Literal["full", "dynamic"]
+Precision = Literal["fp32", "bf16"]
 
 MINI = "mini"
 """Name of the bundled backbone."""
@@ -116,12 +117,15 @@ def our_name(name: str) -> str:
     return re.sub(r"\.(fc[12])\b", r".mlp.\1", ours).replace("encoder.ln.", "encoder.ln_post.")
 
 
-def load_backbone(name: str | Path, device: torch.device | str = "cpu") -> Backbone:
-    """A frozen backbone in float32.
+def load_backbone(
+    name: str | Path, device: torch.device | str = "cpu", precision: Precision = "fp32"
+) -> Backbone:
+    """A frozen backbone.
 
     Args:
         name: a folder in Hugging Face's Whisper layout, a name on the Hugging Face Hub, or "mini".
         device: where the weights go.
+        precision: of its weights and of all that is computed with them; adapters are merged in float32.
 
     Raises:
         CheckpointError: it is not to be found, incomplete, damaged, or no multilingual Whisper.
@@ -140,7 +144,7 @@ def load_backbone(name: str | Path, device: torch.device | str = "cpu") -> Backb
             "these files do not belong together"
         )
     suppressed = config | generation  # checkpoints of 2022 have no generation_config.json
-    return Backbone(
+    backbone = Backbone(
         model=_to_device(_load_model(folder, dims), device),
         tokenizer=tokenizer,
         name=str(name),
@@ -149,6 +153,10 @@ def load_backbone(name: str | Path, device: torch.device | str = "cpu") -> Backb
         suppress_tokens=_tokens(suppressed.get("suppress_tokens"), dims),
         begin_suppress_tokens=_tokens(suppressed.get("begin_suppress_tokens"), dims),
     )
+    if precision == "bf16":
+        _ = backbone.fingerprint  # that of the weights before they are rounded
+        backbone.model.to(torch.bfloat16)
+    return backbone
 
 
 def save_backbone(backbone: Backbone, folder: Path, dtype: torch.dtype = torch.float16) -> None:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_whisper.model.attention import attention, causality
+from lora_whisper.model.cache import Heard, KVCache
 from lora_whisper.model.precision import linear, working_precision
 from lora_whisper.model.routing import Routing
 
@@ -55,74 +56,6 @@ class LayerNorm(nn.LayerNorm):
         return super().forward(x).to(working_precision(x))
 
 
-class KVCache:
-    """Keys and values that the decoder has computed for a batch: of the audio, and of the tokens so far.
-
-    Each row of audio may have several rows of tokens, its hypotheses, one behind the other: they read the
-    same audio, which is neither copied nor read again for each of them.
-
-    Attributes:
-        cross: per decoder layer, keys and values of the audio, each (B, H, S, D/H).
-        cross_mask: which encoder positions are real, bool (B, 1, 1, S); None when all are.
-        width: rows of tokens for each row of audio, W.
-        length: tokens so far.
-        attention: if a list, each block appends how much its newest tokens look at each encoder position,
-            (B, H, L, S).
-    """
-
-    def __init__(
-        self, cross: list[tuple[Tensor, Tensor]], cross_mask: Tensor | None, capacity: int = 0
-    ) -> None:
-        self.cross = cross
-        self.cross_mask = cross_mask
-        self.capacity = capacity
-        self.width = 1
-        self.length = 0
-        self.attention: list[Tensor] | None = None
-        self._tokens: list[tuple[Tensor, Tensor]] = []
-
-    @property
-    def n_audio(self) -> int:
-        """B."""
-        return self.cross[0][0].shape[0]
-
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of all tokens so far, (B·W, H, L, D/H), after adding those of the newest tokens.
-
-        With capacity 0 nothing is kept: the caller hands over the whole sequence at once (training).
-        """
-        if not self.capacity:
-            return key, value
-        if layer == len(self._tokens):
-            shape = (*key.shape[:2], self.capacity, key.shape[3])
-            self._tokens.append((key.new_empty(shape), value.new_empty(shape)))
-        keys, values = self._tokens[layer]
-        end = self.length + key.shape[2]
-        keys[:, :, self.length : end] = key
-        values[:, :, self.length : end] = value
-        return keys[:, :, :end], values[:, :, :end]
-
-    def index_select(self, rows: Tensor, width: int = 1) -> None:
-        """Keep only these rows of tokens, int64 (B'·W'), W' = `width` of each row of audio that stays."""
-        audio = rows[::width] // self.width
-        if not torch.equal(audio, torch.arange(self.n_audio, device=audio.device)):
-            self.cross = [(k.index_select(0, audio), v.index_select(0, audio)) for k, v in self.cross]
-            if self.cross_mask is not None:
-                self.cross_mask = self.cross_mask.index_select(0, audio)
-        self.reorder(rows)
-        self.width = width
-
-    def reorder(self, rows: Tensor) -> None:
-        """Give each row of tokens the past of another one of the same audio, int64 (B·W,)."""
-        self._tokens = [(self._kept(k, rows), self._kept(v, rows)) for k, v in self._tokens]
-
-    def _kept(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """These rows of a buffer (B·W, H, capacity, D/H); only what is filled is copied."""
-        kept = tokens.new_empty(len(rows), *tokens.shape[1:])
-        kept[:, :, : self.length] = tokens[:, :, : self.length].index_select(0, rows)
-        return kept
-
-
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention with Whisper's four projections (the key has no bias)."""
 
@@ -155,6 +88,17 @@ class MultiHeadAttention(nn.Module):
         """
         query = self._split(self.query(x, routing), keys_values[0].shape[0])
         mixed = attention(query, *keys_values, mask, causal)
+        return self.out(mixed.transpose(1, 2).reshape(x.shape), routing)
+
+    def listen(self, x: Tensor, cache: KVCache, layer: int, routing: Routing | None) -> Tensor:
+        """Outputs, shaped as x (B, W·L, D), for queries from x over the audio in the cache."""
+        first = cache.heard[0]
+        if first.rows is None:
+            return self.attend(x, first.keys_values[layer], routing, first.mask)
+        query = self._split(self.query(x, routing), x.shape[0])
+        mixed = torch.empty_like(query)
+        for part in cache.heard:
+            mixed[part.rows] = attention(query[part.rows], *part.keys_values[layer], part.mask, causal=False)
         return self.out(mixed.transpose(1, 2).reshape(x.shape), routing)
 
     def weights(self, x: Tensor, keys: Tensor, routing: Routing | None, mask: Tensor | None) -> Tensor:
@@ -218,10 +162,10 @@ class DecoderBlock(nn.Module):
         x = x + self.attn.attend(h, keys_values, routing, *causality(n_new, keys_values[0]))
         h = self.cross_attn_ln(x)
         if cache.attention is not None:
-            cache.attention.append(
-                self.cross_attn.weights(h, cache.cross[layer][0], routing, cache.cross_mask)
-            )
-        x = x + self.cross_attn.attend(h, cache.cross[layer], routing, cache.cross_mask)
+            (heard,) = cache.heard
+            keys, _ = heard.keys_values[layer]
+            cache.attention.append(self.cross_attn.weights(h, keys, routing, heard.mask))
+        x = x + self.cross_attn.listen(h, cache, layer, routing)
         return x + self.mlp(self.mlp_ln(x), routing)
 
 
@@ -308,6 +252,11 @@ class Whisper(nn.Module):
         """Where the weights are."""
         return self.decoder.token_embedding.weight.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights."""
+        return self.decoder.token_embedding.weight.dtype
+
     def initialise(self, seed: int) -> "Whisper":
         """This model with random weights, as before pre-training.
 
@@ -336,7 +285,25 @@ class Whisper(nn.Module):
                 a row's result does not depend on the longer rows beside it.
             routing: adapters of each row; None for the bare backbone.
         """
-        return self.encoder(mel, position_mask(n_positions, mel.shape[2] // 2), routing)
+        return self.encoder(mel.to(self.dtype), position_mask(n_positions, mel.shape[2] // 2), routing)
+
+    def heard(
+        self,
+        audio: Tensor,
+        n_positions: Tensor | None = None,
+        routing: Routing | None = None,
+        rows: Tensor | None = None,
+    ) -> Heard:
+        """What the decoder needs of encoder output (B, S, D), as part of a cache.
+
+        Args:
+            audio: the encoder output.
+            n_positions: real positions of each row, int64 (B,); None when every row fills the batch.
+            routing: adapters of each row.
+            rows: which rows of the decoder's batch they are, int64 (B,); None for all of them, in order.
+        """
+        keys_values = self.decoder.audio_keys_values(audio, routing)
+        return Heard(keys_values, position_mask(n_positions, audio.shape[1]), rows)
 
     def new_cache(
         self,
@@ -346,11 +313,7 @@ class Whisper(nn.Module):
         capacity: int = 0,
     ) -> KVCache:
         """Cache for decoding `audio` (B, S, D) with room for `capacity` tokens; 0: one pass, nothing kept."""
-        return KVCache(
-            self.decoder.audio_keys_values(audio, routing),
-            position_mask(n_positions, audio.shape[1]),
-            capacity,
-        )
+        return KVCache([self.heard(audio, n_positions, routing)], capacity)
 
     def decode(self, tokens: Tensor, cache: KVCache, routing: Routing | None = None) -> Tensor:
         """Hidden states (B·W, L, D) of the newest tokens, int64 (B·W, L); `logits` turns them into scores.

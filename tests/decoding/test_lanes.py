@@ -5,15 +5,20 @@ import torch
 from torch import Tensor
 
 from lora_whisper.decoding.lanes import Lanes
+from lora_whisper.model.cache import Heard, KVCache
 from lora_whisper.model.routing import Routing
-from lora_whisper.model.whisper import KVCache
 
 
-def lanes(n_audio: int) -> Lanes:
-    """Keys that say which row of audio they are of; ten tokens fit."""
-    cross = torch.arange(n_audio, dtype=torch.float32).view(-1, 1, 1, 1)
+def lanes(n_audio: int, n_groups: int = 1) -> Lanes:
+    """Keys that say which row of audio they are of, in groups; ten tokens fit."""
+    groups = [torch.arange(n_audio)[first::n_groups].flip(0) for first in range(n_groups)]
+    keys = [rows.float().view(-1, 1, 1, 1) for rows in groups]
+    if n_groups == 1:
+        heard = [Heard([(keys[0].flip(0), keys[0].flip(0))])]
+    else:
+        heard = [Heard([(key, key)], None, rows) for key, rows in zip(keys, groups, strict=True)]
     routing = Routing.one_per_row(list(range(n_audio)))
-    return Lanes(KVCache([(cross, cross)], None, capacity=10), routing, torch.device("cpu"))
+    return Lanes(KVCache(heard, capacity=10), routing, torch.device("cpu"))
 
 
 def step(one: Lanes, tokens: Tensor) -> None:
@@ -27,7 +32,10 @@ def past(one: Lanes) -> list[list[int]]:
     """The audio of each living hypothesis, and its tokens."""
     cache = one.cache
     keys, _ = cache._tokens[0]
-    audio = cache.cross[0][0].flatten().repeat_interleave(cache.width).unsqueeze(1)
+    audio = torch.empty(cache.n_audio)
+    for part in cache.heard:
+        audio[slice(None) if part.rows is None else part.rows] = part.keys_values[0][0].flatten()
+    audio = audio.repeat_interleave(cache.width).unsqueeze(1)
     everything = torch.cat([audio, keys[:, 0, : cache.length, 0]], 1)
     return one.live(everything).long().tolist()
 
@@ -61,9 +69,10 @@ def test_hypotheses_multiply_cross_and_die() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_any_course_of_a_search_is_followed(seed: int) -> None:
+@pytest.mark.parametrize("n_groups", [1, 3])
+def test_any_course_of_a_search_is_followed(seed: int, n_groups: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    one, n_audio = lanes(9), 9
+    one, n_audio = lanes(9, n_groups), 9
     expected = [[audio] for audio in range(n_audio)]
     for number in range(9):
         keep = torch.rand(len(expected), generator=generator) < 0.8

@@ -10,7 +10,8 @@ from toy_whisper import MAX_TOKENS, toy_backbone, toy_bank
 from lora_whisper.decoding.rules import suppression
 from lora_whisper.decoding.search import GREEDY, Decoded, DecodingOptions, decode
 from lora_whisper.errors import UnknownLanguage, UsageError
-from lora_whisper.lora.bank import AdapterBank
+from lora_whisper.lora.bank import AdapterBank, Expert, Gating
+from lora_whisper.lora.layers import LoRAConfig
 from lora_whisper.model.checkpoint import Backbone
 
 
@@ -53,6 +54,21 @@ def test_a_mixed_batch_is_each_row_alone(bank: AdapterBank, seed: int) -> None:
         for row, frames in enumerate(FRAMES)
     ]
     assert all(map(same, batch, alone))
+
+
+@pytest.mark.parametrize("options", [GREEDY, DecodingOptions(beams=3)], ids=["greedy", "beams"])
+def test_a_batch_that_is_encoded_in_pieces_is_each_row_alone(
+    bank: AdapterBank, options: DecodingOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mel, n_positions = speech(5)
+    whole = decode(
+        bank.backbone, mel, WORDS, n_positions=n_positions, routing=bank.route(TAGS), options=options
+    )
+    monkeypatch.setattr("lora_whisper.decoding.search.ENCODED_S", 1.6)
+    pieces = decode(
+        bank.backbone, mel, WORDS, n_positions=n_positions, routing=bank.route(TAGS), options=options
+    )
+    assert all(map(same, whole, pieces))
 
 
 def test_the_mixed_batch_is_a_real_test(bank: AdapterBank) -> None:
@@ -274,3 +290,22 @@ def test_wrong_use_is_refused(backbone: Backbone) -> None:
     with pytest.raises(UsageError, match="max_tokens is 0"):
         DecodingOptions(max_tokens=0)
     assert decode(backbone, mel[:0], [], options=GREEDY) == []
+
+
+@pytest.mark.parametrize("gating", ["fixed", "layer", "token"])
+def test_everything_decodes_in_bf16(gating: Gating) -> None:
+    bank = toy_bank(toy_backbone(), {"pl": 4, "it": 4})
+    experts = [Expert(tag, bank[tag].fingerprint, 0.5) for tag in ("pl", "it")]
+    bank.add_mixture("cy", experts, LoRAConfig(4), gating=gating)
+    exact = scores_of(bank)
+    bank.backbone.model.to(torch.bfloat16)
+    assert torch.corrcoef(torch.stack([exact.flatten(), scores_of(bank).flatten()]))[0, 1] > 0.99
+
+
+@torch.inference_mode()
+def scores_of(bank: AdapterBank) -> Tensor:
+    """The scores of the first token of each row, three languages side by side."""
+    mel, n_positions = speech()
+    routing = bank.route(["pl", "it", "cy", None, "cy", "pl"])
+    start = torch.tensor([bank.backbone.tokenizer.start_sequence("pl")] * len(mel))
+    return bank.backbone.model(mel, start, n_positions, routing)[:, -1].float()

@@ -461,3 +461,10 @@ def test_suppressed_tokens_beyond_the_vocabulary_are_dropped(folder: Path) -> No
     backbone = load_backbone(folder)
     assert backbone.suppress_tokens == (7,)
     assert backbone.begin_suppress_tokens == (220,)  # transformers' default in config.json, less its 50256
+
+
+def test_a_rounded_backbone_is_the_same_one() -> None:
+    """Adapters that were trained on the weights before they were rounded must fit."""
+    exact, rounded = load_backbone("mini"), load_backbone("mini", precision="bf16")
+    assert {parameter.dtype for parameter in rounded.model.parameters()} == {torch.bfloat16}
+    assert rounded.fingerprint == exact.fingerprint

@@ -1,0 +1,99 @@
+"""What the decoder keeps for a batch: keys and values of the audio, and of the tokens so far."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """Keys and values of rows of audio that are about equally long, for every block of the decoder.
+
+    Attributes:
+        keys_values: per decoder layer, keys and values, each (b, H, S, D/H).
+        mask: which positions are real, bool (b, 1, 1, S); None when all are.
+        rows: which rows of the batch they are, int64 (b,); None for all of them, in order.
+    """
+
+    keys_values: list[tuple[Tensor, Tensor]]
+    mask: Tensor | None = None
+    rows: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.keys_values[0][0].shape[0]
+
+    def index_select(self, audio: Tensor, n_audio: int) -> "Heard":
+        """What stays when only the rows `audio`, int64 (B',), of `n_audio` go on."""
+        if self.rows is None:
+            return self._selected(audio, None)
+        place = torch.full((n_audio,), -1, device=audio.device)
+        place[audio] = torch.arange(len(audio), device=audio.device)
+        rows = place[self.rows]
+        kept = (rows >= 0).nonzero().squeeze(1)
+        return self._selected(kept, rows[kept])
+
+    def _selected(self, index: Tensor, rows: Tensor | None) -> "Heard":
+        pairs = [(k.index_select(0, index), v.index_select(0, index)) for k, v in self.keys_values]
+        return Heard(pairs, None if self.mask is None else self.mask.index_select(0, index), rows)
+
+
+class KVCache:
+    """Keys and values that the decoder has computed for a batch: of the audio, and of the tokens so far.
+
+    Each row of audio may have several rows of tokens, its hypotheses, one behind the other: they read the
+    same audio, which is neither copied nor read again for each of them.
+
+    Attributes:
+        heard: the audio, in groups of rows of similar length, so that short rows are not padded to long ones.
+        n_audio: rows of audio, B.
+        width: rows of tokens for each row of audio, W.
+        length: tokens so far.
+        attention: if a list, each block appends how much its newest tokens look at each encoder position,
+            (B, H, L, S); only for audio in one group.
+    """
+
+    def __init__(self, heard: Sequence[Heard], capacity: int = 0) -> None:
+        self.heard = list(heard)
+        self.n_audio = sum(map(len, heard))
+        self.capacity = capacity
+        self.width = 1
+        self.length = 0
+        self.attention: list[Tensor] | None = None
+        self._tokens: list[tuple[Tensor, Tensor]] = []
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of all tokens so far, (B·W, H, L, D/H), after adding those of the newest tokens.
+
+        With capacity 0 nothing is kept: the caller hands over the whole sequence at once (training).
+        """
+        if not self.capacity:
+            return key, value
+        if layer == len(self._tokens):
+            shape = (*key.shape[:2], self.capacity, key.shape[3])
+            self._tokens.append((key.new_empty(shape), value.new_empty(shape)))
+        keys, values = self._tokens[layer]
+        end = self.length + key.shape[2]
+        keys[:, :, self.length : end] = key
+        values[:, :, self.length : end] = value
+        return keys[:, :, :end], values[:, :, :end]
+
+    def index_select(self, rows: Tensor, width: int = 1) -> None:
+        """Keep only these rows of tokens, int64 (B'·W'), W' = `width` of each row of audio that stays."""
+        audio = rows[::width] // self.width
+        if not torch.equal(audio, torch.arange(self.n_audio, device=audio.device)):
+            parts = (part.index_select(audio, self.n_audio) for part in self.heard)
+            self.heard, self.n_audio = [part for part in parts if len(part)], len(audio)
+        self.reorder(rows)
+        self.width = width
+
+    def reorder(self, rows: Tensor) -> None:
+        """Give each row of tokens the past of another one of the same audio, int64 (B·W,)."""
+        self._tokens = [(self._kept(k, rows), self._kept(v, rows)) for k, v in self._tokens]
+
+    def _kept(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        """These rows of a buffer (B·W, H, capacity, D/H); only what is filled is copied."""
+        kept = tokens.new_empty(len(rows), *tokens.shape[1:])
+        kept[:, :, : self.length] = tokens[:, :, : self.length].index_select(0, rows)
+        return kept
