@@ -155,6 +155,7 @@ class TrainingOptions:
     patience: int | None
     perturb: bool
     spec_augment: bool
+    recompute: bool
     timestamped: float
     seed: int
 
@@ -174,6 +175,7 @@ class TrainingOptions:
             patience=self.patience,
             perturb=self.perturb,
             spec_augment=self.spec_augment,
+            recompute=self.recompute,
             timestamped=self.timestamped,
             seed=self.seed,
         )
@@ -261,6 +263,7 @@ training_options = gathered(
         "--perturb", is_flag=True, help="Train in other noise, echo, channel, loudness and speed each epoch."
     ),
     click.option("--spec-augment", is_flag=True, help="Hide bands and stretches of each spectrogram."),
+    click.option("--recompute", is_flag=True, help="Gradient checkpointing: less memory, more time."),
     click.option(
         "--timestamped",
         type=click.FloatRange(0, 1),

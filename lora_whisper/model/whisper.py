@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lora_whisper.model.attention import attention, causality
 from lora_whisper.model.cache import Heard, KVCache
@@ -184,7 +185,24 @@ def position_mask(n_positions: Tensor | None, size: int) -> Tensor | None:
     return (torch.arange(size, device=n_positions.device) < n_positions[:, None])[:, None, None, :]
 
 
-class AudioEncoder(nn.Module):
+class BlockStack(nn.Module):
+    """Blocks one behind the other.
+
+    Attributes:
+        recomputing: in training, keep what goes into a block and compute the rest anew in the backward pass
+            (gradient checkpointing): less memory for about a third more time.
+    """
+
+    recomputing = False
+
+    def run_block(self, block: nn.Module, x: Tensor, *others: object) -> Tensor:
+        """The output of one block."""
+        if self.recomputing and torch.is_grad_enabled():
+            return checkpoint(block, x, *others, use_reentrant=False)
+        return block(x, *others)
+
+
+class AudioEncoder(BlockStack):
     """Log-mel frames to encoder positions: two convolutions and a stack of blocks."""
 
     def __init__(self, dims: ModelDimensions) -> None:
@@ -205,11 +223,11 @@ class AudioEncoder(nn.Module):
         x = F.gelu(self.conv2(x)).transpose(1, 2)
         x = x + self.positional_embedding[: x.shape[1]]
         for block in self.blocks:
-            x = block(x, mask, routing)
+            x = self.run_block(block, x, mask, routing)
         return self.ln_post(x)
 
 
-class TextDecoder(nn.Module):
+class TextDecoder(BlockStack):
     """Tokens to hidden states, given the audio in the cache."""
 
     def __init__(self, dims: ModelDimensions) -> None:
@@ -233,7 +251,7 @@ class TextDecoder(nn.Module):
         shape = x.shape
         x = x.reshape(shape[0] // cache.width, -1, shape[2])  # hypotheses of one row of audio side by side
         for layer, block in enumerate(self.blocks):
-            x = block(x, layer, cache, routing)
+            x = self.run_block(block, x, layer, cache, routing)
         cache.length = end
         return self.ln(x).reshape(shape)
 

@@ -53,6 +53,7 @@ class TrainConfig:
         perturb: hear each utterance in another noise, echo, channel, loudness and speed in each epoch.
         timestamped: share of the rows with times; see `UtteranceRows`.
         spec_augment: hide bands and stretches of each spectrogram (SpecAugment).
+        recompute: gradient checkpointing: less memory, more time; the result is the same.
         optimizer: "adamw", or "muon" for whole backbones: see `optimizers`.
         seed: of the order of the data, of dropout and of SpecAugment.
     """
@@ -70,6 +71,7 @@ class TrainConfig:
     perturb: bool = False
     timestamped: float = 0.0
     spec_augment: bool = False
+    recompute: bool = False
     optimizer: Literal["adamw", "muon"] = "adamw"
     seed: int = 0
 
@@ -136,6 +138,7 @@ class _Trainer:
         self.states = [self._start(track) for track in tracks]
         self.precision = resolve_precision(config.precision, model.device)
         self.step = 0
+        model.encoder.recomputing = model.decoder.recomputing = config.recompute
 
     def _start(self, track: Track) -> TrackState:
         if not track.train.durations_s:

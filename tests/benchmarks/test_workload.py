@@ -10,7 +10,9 @@ import pytest
 from benchmarks.__main__ import TOPICS
 from benchmarks.bare import Language, stand_in
 from benchmarks.floor import Floor, Product, decoder_products, encoder_products
+from benchmarks.training import budget_s
 from benchmarks.workload import GEOMETRIES, TINY, TURBO, durations_s, tokenizer, utterances
+from lora_whisper.data.batching import plan_batches
 from lora_whisper.languages import WHISPER_LANGUAGES
 from lora_whisper.model.whisper import ModelDimensions
 
@@ -46,6 +48,11 @@ def test_special_tokens_have_whispers_ids():
     assert v2.n_vocab == GEOMETRIES[TINY].dims.n_vocab
     assert GEOMETRIES[TURBO].dims.n_vocab == 51866
     assert max(utterances(1, ["pl"])[0].text(v2)) < v2.eot
+
+
+def test_ours_takes_as_many_steps_as_theirs():
+    lengths = durations_s(32)
+    assert len(plan_batches(lengths, budget_s(lengths, 8), seed=0, epoch=0)) == 4
 
 
 def test_operations_and_bytes_of_a_product():

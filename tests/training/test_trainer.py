@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from lora_whisper.data.batching import FixedRows, Row
 from lora_whisper.errors import TrainingError, UsageError
@@ -156,6 +157,24 @@ def test_hidden_bands_are_the_same_together_alone_and_resumed(tmp_path: Path) ->
     for name, value in together.values(1).items():
         torch.testing.assert_close(resumed.values(1)[name], value, atol=2e-4, rtol=1e-3)
     assert not equal(plain.values(1), resumed.values(1))
+
+
+def test_recomputing_saves_memory_and_changes_nothing(tmp_path: Path) -> None:
+    kept, values = [], []
+    for recompute in (False, True):
+        bench, sizes = Bench(1, dropout=0.3), [0]
+
+        def pack(tensor: Tensor, sizes: list[int] = sizes) -> Tensor:
+            sizes[0] += tensor.numel()
+            return tensor
+
+        config = replace(CONFIG, epochs=1, recompute=recompute)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            train(bench.model, [bench.track(0)], config, tmp_path / str(recompute))
+        kept.append(sizes[0])
+        values.append(bench.values(0))
+    assert equal(*values)
+    assert kept[1] < 0.9 * kept[0]
 
 
 def test_muon_resumes_exactly(tmp_path: Path) -> None:
