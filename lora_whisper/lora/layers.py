@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_whisper.errors import UsageError
-from lora_whisper.lora.products import Factors, InferenceRun, LearningRun, infer, learn
+from lora_whisper.lora.products import Bundle, Factors, InferenceRun, LearningRun, infer, learn
 from lora_whisper.model.precision import linear
-from lora_whisper.model.routing import Route, Routing
+from lora_whisper.model.routing import Groups, Route, Routing
 from lora_whisper.model.whisper import Linear, Whisper
 
 MODULES = ("q", "k", "v", "out", "fc1", "fc2")
@@ -155,7 +155,7 @@ class LoRALinear(Linear):
             return learn(x, self.weight, self.bias, self._runs(routing))
         if x.is_cuda and x.shape[1] * (len(routing.slots) - 1) <= MOST_IDLE:
             return linear(x, self.weight, self.bias) + self._through_all(x, routing, self._stack(routing))
-        return infer(x, self.weight, self.bias, self._factors(routing))
+        return infer(x, self.weight, self.bias, self._factors(routing), lambda: self._grouped(routing))
 
     def _plain(self, routing: Routing) -> bool:
         """Whether each row learns at most one adapter here, and neither dropout nor the layer itself acts."""
@@ -179,6 +179,19 @@ class LoRALinear(Linear):
             if run.route not in kept:
                 kept[run.route] = self._of_route(run.route)
         return [InferenceRun(run.start, run.stop, kept[run.route]) for run in routing.runs]
+
+    def _grouped(self, routing: Routing) -> tuple[Bundle, Groups] | None:
+        """The factors of all routes of the batch, which are kept for it, and its rows as groups of them."""
+        factors: dict[Route, Factors | None] = routing.memory[self]  # type: ignore[assignment]
+        order = tuple(route for route, one in factors.items() if one is not None)
+        groups = routing.groups(order)
+        if groups is None:
+            return None
+        key = (self, order)
+        found = routing.memory.get(key)
+        if not isinstance(found, Bundle):
+            found = routing.memory[key] = Bundle.of([one for one in factors.values() if one is not None])
+        return found, groups
 
     def _of_route(self, route: Route) -> "Factors | None":
         """A and B of all adapters of a route, scaled, side by side; None if none has a part here."""

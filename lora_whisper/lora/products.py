@@ -2,11 +2,11 @@
 
 A run is a stretch of rows that use the same adapter. In inference, BAx costs R(in + out) products more per
 position, while W₀ + BA costs R·in·out of them once: long runs are multiplied with the sum, short ones with
-the factors. In training, the update is added in place and its gradients are written out; the frozen weight
-has none.
+the factors, all adapters in one batched product where they have about as many rows. In training, the update
+is added in place and its gradients are written out; the frozen weight has none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_whisper.model.precision import converted, working_precision
+from lora_whisper.model.routing import Groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,34 @@ class LearningRun:
     scale: float
 
 
-def infer(x: Tensor, weight: Tensor, bias: Tensor | None, runs: Sequence[InferenceRun]) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """Factors of several routes, laid out for batched products.
+
+    Attributes:
+        a: (U, in, R), filled with zeros up to the largest rank.
+        b: (U, R, out).
+    """
+
+    a: Tensor
+    b: Tensor
+
+    @classmethod
+    def of(cls, factors: Sequence[Factors]) -> "Bundle":
+        """At least one."""
+        rank = max(one.a.shape[0] for one in factors)
+        a = [F.pad(one.a, (0, 0, 0, rank - one.a.shape[0])).T for one in factors]
+        b = [F.pad(one.b, (0, rank - one.b.shape[1])).T for one in factors]
+        return cls(torch.stack(a).contiguous(), torch.stack(b).contiguous())
+
+
+def infer(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    runs: Sequence[InferenceRun],
+    grouped: Callable[[], tuple[Bundle, Groups] | None] = lambda: None,
+) -> Tensor:
     """Outputs (B, L, out) of x (B, L, in), without gradients.
 
     Args:
@@ -58,6 +86,7 @@ def infer(x: Tensor, weight: Tensor, bias: Tensor | None, runs: Sequence[Inferen
         weight: (out, in).
         bias: (out,), or None.
         runs: all rows of the batch.
+        grouped: makes the factors of all runs and their rows as groups; None if they do not group well.
     """
     dtype = working_precision(x)
     x, weight = x.to(dtype), converted(weight, dtype)
@@ -69,10 +98,26 @@ def infer(x: Tensor, weight: Tensor, bias: Tensor | None, runs: Sequence[Inferen
                 _write(y[run.start : run.stop], x[run.start : run.stop], weight, bias, run)
             return y
         y = F.linear(x, weight, bias)
+        several = grouped() if len(runs) > 1 else None
+        if several is not None:
+            _add_grouped(y, x, *several)
+            return y
         for run in runs:
             if run.factors is not None:
                 _add(y[run.start : run.stop], x[run.start : run.stop], run.factors)
         return y
+
+
+def _add_grouped(y: Tensor, x: Tensor, bundle: Bundle, groups: Groups) -> None:
+    """Add the updates of x (B, L, in) to y (B, L, out), in place."""
+    a, b = bundle.a.to(x.dtype), bundle.b.to(x.dtype)
+    if groups.rows is None:
+        y.view(len(a), -1, y.shape[2]).baddbmm_(torch.bmm(x.reshape(len(a), -1, x.shape[2]), a), b)
+        return
+    rows = groups.rows.flatten()
+    gathered = x.index_select(0, rows).view(len(a), -1, x.shape[2])
+    updates = torch.bmm(torch.bmm(gathered, a), b).view(len(rows), *y.shape[1:])
+    y.index_add_(0, rows[groups.places], updates[groups.places])
 
 
 def _write(y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, run: InferenceRun) -> None:

@@ -28,6 +28,19 @@ class Run:
 
 
 @dataclass(frozen=True, eq=False)
+class Groups:
+    """Rows of a batch by route, U routes with up to G rows each, for products of whole groups.
+
+    Attributes:
+        rows: rows of each route, filled up with any, int64 (U, G); None if the batch is just that as it is.
+        places: of those that do not fill up, in `rows` flattened, int64 (n,).
+    """
+
+    rows: Tensor | None
+    places: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Routing:
     """Row b of a batch uses adapters `adapter_ids[b]`, weighted by `gates[b]`.
 
@@ -40,12 +53,14 @@ class Routing:
         known: slots that `adapter_ids` is made of, if they are known; others may be among them.
         memory: what layers keep for the batch, by themselves: only in inference, where adapters do not
             change while a batch is decoded. Rows that leave or multiply keep it.
+        planned: groups that were asked for.
     """
 
     adapter_ids: Tensor
     gates: Tensor
     known: tuple[int, ...] = ()
     memory: dict[object, object] = field(default_factory=dict, repr=False)
+    planned: dict[tuple[Route, ...], Groups | None] = field(default_factory=dict, repr=False)
 
     @classmethod
     def one_per_row(cls, slots: Sequence[int], device: torch.device | str = "cpu") -> "Routing":
@@ -102,6 +117,29 @@ class Routing:
     def by_slot(self) -> Tensor:
         """Weight of each of `slots` in each row, float (B, U)."""
         return (self.weights.unsqueeze(-1) * self.shares).sum(1)
+
+    def groups(self, order: tuple[Route, ...]) -> Groups | None:
+        """The rows by route, in this order of routes; None if filling them up would more than double them."""
+        if order not in self.planned:
+            self.planned[order] = self._groups(order)
+        return self.planned[order]
+
+    def _groups(self, order: tuple[Route, ...]) -> Groups | None:
+        of_route = {route: [row for row, one in enumerate(self.routes) if one == route] for route in order}
+        width = max(map(len, of_route.values()))
+        n_rows = sum(map(len, of_route.values()))
+        if len(order) * width > 2 * n_rows:
+            return None
+        flat = [row for rows in of_route.values() for row in rows + [0] * (width - len(rows))]
+        places = [
+            group * width + place
+            for group, rows in enumerate(of_route.values())
+            for place in range(len(rows))
+        ]
+        device = self.adapter_ids.device
+        as_it_is = len(places) == len(flat) and flat == list(range(len(self.routes)))
+        rows = None if as_it_is else torch.tensor(flat, device=device).view(len(order), width)
+        return Groups(rows, torch.tensor(places, device=device))
 
     def repeat_interleave(self, repeats: int) -> "Routing":
         """Routing for beams: each row `repeats` times in succession."""

@@ -265,6 +265,27 @@ def test_inference_computes_what_training_does(positions: int, kind: str | None)
         torch.testing.assert_close(layer(x, routing), expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "slots",
+    [
+        [0, 0, 1, 1, 3, 3],
+        [0, 1, 0, 3, 3, 1],
+        [0, 0, 0, 1, 3, NO_ADAPTER],
+        [0, 0, 0, 0, 0, 1],
+        [2, 0, 1, 2, 3, 0],
+    ],
+    ids=["equal groups", "scattered", "filled up", "one prevails", "without this layer"],
+)
+def test_inference_with_groups_of_any_size_is_the_loop(slots: list[int]) -> None:
+    layer, routing = make_layer(), Routing.one_per_row(slots)
+    x = torch.randn(len(slots), 1, IN, generator=generator(7))
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x, routing), loop(layer, x, routing), atol=1e-4, rtol=1e-4)
+        rows = torch.tensor([1, 3, 4])
+        fewer = routing.index_select(rows)
+        torch.testing.assert_close(layer(x[rows], fewer), loop(layer, x[rows], fewer), atol=1e-4, rtol=1e-4)
+
+
 def test_what_a_layer_keeps_for_a_batch_serves_the_rows_that_stay() -> None:
     layer, x = make_layer(), inputs(3)
     routing = Routing.one_per_row([0, 1, 3])

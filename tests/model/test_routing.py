@@ -51,6 +51,25 @@ def test_runs_differ_by_weight_and_leave_out_what_weighs_nothing() -> None:
     assert [run.route for run in routing.runs] == [((2, 1.0), (3, 0.5)), ((2, 1.0),), ((2, 0.5), (3, 0.5))]
 
 
+def test_groups_are_filled_up_and_say_what_is_real() -> None:
+    routing = Routing.one_per_row([2, 1, 2, NO_ADAPTER])
+    first, second = ((1, 1.0),), ((2, 1.0),)
+    groups = routing.groups((first, second))
+    assert groups is not None and groups.rows is not None
+    assert groups.rows.tolist() == [[1, 0], [0, 2]] and groups.places.tolist() == [0, 2, 3]
+    assert routing.groups((((9, 1.0),), first, second)) is not None
+    many = Routing.one_per_row([1] * 9 + [2, 3])
+    assert many.groups(tuple(((slot, 1.0),) for slot in (1, 2, 3))) is None  # 27 rows for 11
+
+
+def test_a_batch_of_equal_groups_stands_as_it_is() -> None:
+    order = (((1, 1.0),), ((2, 1.0),))
+    whole, bare_first = Routing.one_per_row([1, 1, 2, 2]), Routing.one_per_row([NO_ADAPTER, 2])
+    assert whole.groups(order) is not None and whole.groups(order).rows is None
+    groups = bare_first.groups(order)  # the filler looks like a row that is there
+    assert groups is not None and groups.rows is not None and groups.places.tolist() == [1]
+
+
 def test_beams_repeat_each_row_in_succession() -> None:
     repeated = mixture().repeat_interleave(2)
     assert repeated.adapter_ids.tolist() == [row for row in mixture().adapter_ids.tolist() for _ in range(2)]
