@@ -26,7 +26,7 @@ from lora_whisper.model.whisper import Whisper
 KEYS_BYTES = 2**30
 """Memory for the keys and values of the audio of a batch: the more rows the decoder has, the faster it is."""
 
-ENCODED_S = 120.0
+ENCODED_S = 300.0
 """Seconds of audio, padding included, that go through the encoder at once."""
 
 
