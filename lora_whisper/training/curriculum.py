@@ -97,7 +97,18 @@ class RowFactory:
             ]
 
     def row(self, tag: str, index: int) -> Row:
-        """Row `index` of a language, or of silence if the tag is empty."""
+        """Row `index` of a language, or of silence if the tag is empty.
+
+        It is made by one thread: how matrix products are rounded depends on their number on some processors.
+        """
+        n_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self._row(tag, index)
+        finally:
+            torch.set_num_threads(n_threads)
+
+    def _row(self, tag: str, index: int) -> Row:
         rng = np.random.default_rng(stable_hash(f"{tag}|{self.split}|{self.seed}|{index}"))
         if not tag:
             return self._silent(rng)
@@ -187,6 +198,5 @@ def _silence(duration_s: float) -> Samples:
 def _make(job: tuple[RowFactory, str, range]) -> list[tuple[NDArray[np.float16], tuple[int, ...], int]]:
     """Rows of one job, as arrays: they travel between processes without shared memory."""
     factory, tag, indices = job
-    torch.set_num_threads(1)
     rows = (factory.row(tag, index) for index in indices)
     return [(row.mel.numpy(), row.tokens, row.n_prompt) for row in rows]
