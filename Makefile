@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PEERS := $(VENV)/.peers
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench docs mini clean
@@ -34,8 +35,12 @@ lint: setup ## style, types, floors, and whether docs/cli.md is up to date
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/cli_reference.py --check
 
-bench: setup ## speed, as ratios measured side by side
+bench: $(PEERS) ## speed beside peers, as ratios measured in turns: runs/benchmarks, 20 minutes
 	$(BIN)/python -m benchmarks
+
+$(PEERS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	@touch $@
 
 docs: setup ## docs/cli.md, from the commands' --help
 	$(BIN)/python scripts/cli_reference.py

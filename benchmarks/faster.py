@@ -1,0 +1,193 @@
+"""Decoding in eight languages with faster-whisper: one merged model per language, ours un-merged beside it.
+
+faster-whisper knows no adapters, so each language is a model of its own, converted by CTranslate2. Its work
+is done by what its `BatchedInferencePipeline` calls inside, on all utterances of a language at once:
+features, `pad_or_trim` to 30 s, encode, `generate`. Splitting by voice activity and putting segments together
+are left out, which is faster for it. CTranslate2 itself also takes shorter windows than faster-whisper gives
+it, but has no mask for the padding of shorter rows: no exact way to decode, so that row has no goal.
+"""
+
+import gc
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from benchmarks import peers_transformers as peers
+from benchmarks.decoding import N_TOKENS, transcription
+from benchmarks.measure import Row, Setting, Variant, alternate, peaks, ratio_row, require, timed
+from benchmarks.workload import LANGUAGES, TINY, Speech, backbone, bank_of, merged_into, utterances
+from lora_whisper.decoding.transcribe import LoraWhisper
+from lora_whisper.model.checkpoint import save_backbone
+
+if TYPE_CHECKING:
+    from ctranslate2 import StorageView
+    from ctranslate2.models import Whisper
+    from faster_whisper.feature_extractor import FeatureExtractor
+
+OURS, FASTER, SHORT = "ours", "faster-whisper", "CTranslate2 at short windows"
+GOALS = {FASTER: 2.5, SHORT: None}
+
+_Encode = Callable[[Sequence[Speech]], "StorageView"]
+
+
+@dataclass(frozen=True, eq=False)
+class Theirs:
+    """Their side, loaded.
+
+    Attributes:
+        models: by language.
+        encode: ways to make what a model encodes, by the name of the variant.
+        load_s: how long the models took to load.
+    """
+
+    models: Mapping[str, "Whisper"]
+    encode: Mapping[str, _Encode]
+    load_s: float
+
+    def variant(self, name: str, speech: Sequence[Speech], beams: int) -> Variant:
+        """What decodes the speech, one language after the other; a warm-up decodes one of them."""
+        rows = {tag: [one for one in speech if one.language == tag] for tag in self.models}
+
+        def decode(tags: Iterable[str]) -> None:
+            for tag in tags:
+                encoded = self.models[tag].encode(self.encode[name](rows[tag]))
+                _generate(self.models[tag], encoded, tag, len(rows[tag]), beams)
+
+        return Variant(name, timed(lambda: decode(self.models)), lambda: decode(LANGUAGES[:1]))
+
+
+def measure(setting: Setting) -> Iterator[Row]:
+    """The rows of each geometry."""
+    if setting.device != "cpu":  # its wheel brings no cuDNN; the goal is for two cores
+        return
+    for geometry in setting.chosen((TINY,), (TINY,)):
+        yield from _geometry(geometry, setting)
+        gc.collect()
+
+
+def variant(name: str, geometry: str, setting: Setting) -> Variant:
+    """One way to decode, with the widest beam, models loaded."""
+    beams = max(_beams(setting))
+    if name == OURS:
+        return Variant(name, _ours(geometry, setting, beams))
+    return _load(geometry, setting).variant(name, _speech(setting), beams)
+
+
+def _geometry(geometry: str, setting: Setting) -> Iterator[Row]:
+    theirs, speech = _load(geometry, setting), _speech(setting)
+    memory = None
+    for beams, names in _beams(setting).items():
+        variants = [theirs.variant(name, speech, beams) for name in names]
+        variants.append(Variant(OURS, _ours(geometry, setting, beams)))
+        times = alternate(variants, setting.rounds(2))
+        memory = memory or peaks("faster", [variants[0], variants[-1]], geometry, setting)
+        for name in names:
+            figures = {"their_models_load_s": theirs.load_s} | memory.of(name, OURS)
+            what = f"{len(speech)} utterances in 8 languages, beam {beams}"
+            title = f"decoding, {geometry}, {what}, against {name}"
+            yield ratio_row(title, times[name], times[OURS], GOALS[name], figures, _NOTES[name])
+
+
+_NOTES = {
+    FASTER: (
+        f"from samples to {N_TOKENS} tokens an utterance, float32; theirs: a merged model for each language",
+        "theirs: what BatchedInferencePipeline calls inside, one batch a language, 30 s windows",
+        "memory: of the widest beam",
+    ),
+    SHORT: ("not a way that faster-whisper offers; padding is heard, since there is no mask for it",),
+}
+
+
+def _beams(setting: Setting) -> dict[int, tuple[str, ...]]:
+    """What is compared at each width of the beam, the widest first."""
+    return {5: (FASTER,)} if setting.quick else {5: (FASTER, SHORT), 1: (FASTER,)}
+
+
+def _speech(setting: Setting) -> list[Speech]:
+    return utterances(16 if setting.quick else 64, LANGUAGES)
+
+
+def _ours(geometry: str, setting: Setting, beams: int) -> Callable[[], float]:
+    one = backbone(geometry, setting.folder, setting.device)
+    return transcription(LoraWhisper(one, bank_of(one, LANGUAGES)), _speech(setting), beams)
+
+
+def _load(geometry: str, setting: Setting) -> Theirs:
+    """Their side.
+
+    Raises:
+        MissingPeer: faster-whisper is not installed.
+    """
+    peers.available()  # the converter reads with transformers
+    require("faster_whisper", "ctranslate2", remedy=peers.REMEDY)
+    from ctranslate2 import StorageView
+    from ctranslate2.models import Whisper
+    from faster_whisper.audio import pad_or_trim
+    from faster_whisper.feature_extractor import FeatureExtractor
+
+    folders = _converted(geometry, setting)
+    began = time.perf_counter()
+    threads = torch.get_num_threads()
+    models = {
+        tag: Whisper(str(folder), compute_type="float32", intra_threads=threads)
+        for tag, folder in folders.items()
+    }
+    load_s = time.perf_counter() - began
+    extractor = FeatureExtractor(feature_size=80)
+
+    def full(batch: Sequence[Speech]) -> StorageView:
+        return StorageView.from_array(np.stack([pad_or_trim(one) for one in _mels(extractor, batch)]))
+
+    def short(batch: Sequence[Speech]) -> StorageView:
+        mels = _mels(extractor, batch)
+        width = max(one.shape[1] for one in mels)
+        padded = [np.pad(one, ((0, 0), (0, width + width % 2 - one.shape[1]))) for one in mels]
+        return StorageView.from_array(np.stack(padded))
+
+    return Theirs(models, {FASTER: full, SHORT: short}, load_s)
+
+
+def _mels(extractor: "FeatureExtractor", batch: Sequence[Speech]) -> list[np.ndarray]:
+    return [extractor(one.samples)[..., :-1] for one in batch]
+
+
+def _generate(model: "Whisper", encoded: "StorageView", tag: str, n_rows: int, beams: int) -> None:
+    start = ["<|startoftranscript|>", f"<|{tag}|>", "<|transcribe|>", "<|notimestamps|>"]
+    found = model.generate(
+        encoded,
+        [start] * n_rows,
+        beam_size=beams,
+        max_length=2 * N_TOKENS,  # it spends half of it on the text
+        suppress_tokens=[_END],
+        return_scores=True,
+        return_no_speech_prob=True,
+    )
+    lengths = {len(one.sequences_ids[0]) for one in found}
+    if lengths != {N_TOKENS}:
+        raise RuntimeError(f"CTranslate2 gave texts of {lengths} tokens instead of {N_TOKENS}")
+
+
+_END = 50_257
+"""End of text in every multilingual vocabulary, ours of the benchmark included."""
+
+
+def _converted(geometry: str, setting: Setting) -> dict[str, Path]:
+    """Folders of the merged models in CTranslate2's format, by language; written at first use."""
+    from ctranslate2.converters import TransformersConverter
+
+    root = setting.folder / f"ctranslate2-{geometry}"
+    folders = {tag: root / tag for tag in LANGUAGES}
+    if all(folder.exists() for folder in folders.values()):
+        return folders
+    one = backbone(geometry, setting.folder, "cpu")
+    bank = bank_of(one, LANGUAGES)
+    merged = setting.folder / f"merged-{geometry}"
+    for tag, folder in folders.items():
+        save_backbone(merged_into(one, bank, tag), merged, torch.float32)
+        TransformersConverter(str(merged)).convert(str(folder), force=True)
+    return folders
