@@ -80,24 +80,24 @@ def variant(name: str, geometry: str, setting: Setting) -> Variant:
 
 def _geometry(geometry: str, setting: Setting) -> Iterator[Row]:
     theirs, speech = _load(geometry, setting), _speech(setting)
-    memory = None
     for beams, names in _beams(setting).items():
         variants = [theirs.variant(name, speech, beams) for name in names]
         variants.append(Variant(OURS, _ours(geometry, setting, beams)))
         times = alternate(variants, setting.rounds(2))
-        memory = memory or peaks("faster", [variants[0], variants[-1]], geometry, setting)
+        figures = {name: {"their_models_load_s": theirs.load_s} for name in names}
+        if beams == max(_beams(setting)):
+            memory = peaks("faster", [variants[0], variants[-1]], geometry, setting)
+            figures[FASTER] |= memory.of(FASTER, OURS)
         for name in names:
-            figures = {"their_models_load_s": theirs.load_s} | memory.of(name, OURS)
             what = f"{len(speech)} utterances in 8 languages, beam {beams}"
             title = f"decoding, {geometry}, {what}, against {name}"
-            yield ratio_row(title, times[name], times[OURS], GOALS[name], figures, _NOTES[name])
+            yield ratio_row(title, times[name], times[OURS], GOALS[name], figures[name], _NOTES[name])
 
 
 _NOTES = {
     FASTER: (
         f"from samples to {N_TOKENS} tokens an utterance, float32; theirs: a merged model for each language",
         "theirs: what BatchedInferencePipeline calls inside, one batch a language, 30 s windows",
-        "memory: of the widest beam",
     ),
     SHORT: ("not a way that faster-whisper offers; padding is heard, since there is no mask for it",),
 }

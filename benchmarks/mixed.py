@@ -21,8 +21,7 @@ def measure(setting: Setting) -> Iterator[Row]:
 
 
 def _row(geometry: str, setting: Setting) -> Row:
-    few = setting.quick or geometry == SMALL
-    speech = utterances(16 if few else 32, LANGUAGES)
+    speech = utterances(8 if geometry == SMALL else 16 if setting.quick else 32, LANGUAGES)
     alike = [replace(each, language=LANGUAGES[0]) for each in speech]
     dtype = decoding_dtype(setting.device)
     one = backbone(geometry, setting.folder, setting.device, dtype)
@@ -32,6 +31,6 @@ def _row(geometry: str, setting: Setting) -> Row:
         Variant("merged", transcription(merged, alike)),
         Variant("mixed", transcription(LoraWhisper(one, bank), speech)),
     ]
-    times = alternate(variants, setting.rounds(2 if geometry == SMALL else 5))
+    times = alternate(variants, setting.rounds({MINI: 5, TINY: 3}.get(geometry, 2)))
     name = f"decoding, {geometry}, {len(speech)} utterances in 8 languages, against one merged language"
     return ratio_row(name, times["merged"], times["mixed"], GOAL, notes=("ours on both sides, greedy",))
