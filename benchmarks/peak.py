@@ -5,27 +5,13 @@
 
 import argparse
 import json
-import resource
-import sys
 from pathlib import Path
 
 from benchmarks import decoding, faster, training
 from benchmarks.measure import MIB, Setting
+from lora_whisper.memory import peak_memory_bytes
 
 VARIANTS = {"training": training.variant, "decoding": decoding.variant, "faster": faster.variant}
-
-
-def peak_mib() -> float:
-    """The most that this process has held so far, in MiB.
-
-    Linux counts in `ru_maxrss` what the process that started this one held at that moment.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        values = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
-        return int(values["VmHWM"].split()[0]) / 1024
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return held / (MIB if sys.platform == "darwin" else 1024)
 
 
 def main() -> None:
@@ -38,7 +24,7 @@ def main() -> None:
     arguments = parser.parse_args()
     setting = Setting(False, "cpu", arguments.folder)
     VARIANTS[arguments.topic](arguments.variant, arguments.geometry, setting).prepare()
-    print(json.dumps({"peak_mib": peak_mib()}))
+    print(json.dumps({"peak_mib": peak_memory_bytes() / MIB}))
 
 
 if __name__ == "__main__":

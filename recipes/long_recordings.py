@@ -7,7 +7,6 @@ listens, so the speech is of the "general" domain; its error rate on the separat
 
 import argparse
 import json
-import resource
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -34,6 +33,7 @@ from lora_whisper.decoding.transcript import Segment, Transcript, to_json
 from lora_whisper.evaluation.metrics import ErrorCounts, error_counts, units
 from lora_whisper.evaluation.normalizers import normalize
 from lora_whisper.files import prepare_folder, write_json, write_text
+from lora_whisper.memory import peak_memory_bytes
 
 LANGUAGES = ("de", "es", "it", "pl")
 PAUSE_S = (0.4, 1.5)
@@ -198,7 +198,7 @@ def main() -> None:
         write_text(
             options.out / f"{name.replace(' ', '-').replace(',', '')}.json", to_json(outcome.transcript)
         )
-    found["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found["peak_memory_mib"] = peak_memory_bytes() / 2**20
     write_json(options.out / "figures.json", found)
     print(json.dumps(found, indent=2))
 

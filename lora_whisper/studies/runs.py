@@ -3,9 +3,7 @@
 A finished run has `run.json` and is not repeated; an unfinished one goes on from its checkpoint.
 """
 
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +14,7 @@ from lora_whisper.decoding.transcribe import LoraWhisper
 from lora_whisper.evaluation.evaluate import evaluate
 from lora_whisper.evaluation.results import EvaluationResult
 from lora_whisper.files import prepare_folder, write_json
+from lora_whisper.memory import peak_memory_bytes
 from lora_whisper.model.checkpoint import save_backbone
 from lora_whisper.new_language import fingerprints
 from lora_whisper.studies.arms import Arm
@@ -89,7 +88,7 @@ def run(job: Job) -> None:
         _joined(recognised).save(folder / RECOGNISED)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     about = {"arm": job.arm.name, "about": job.arm.about, "seed": job.seed, "isolated": job.arm.isolated}
-    write_json(folder / DONE, {**about, **_summed(costs), "peak_memory_bytes": _peak_memory_bytes()})
+    write_json(folder / DONE, {**about, **_summed(costs), "peak_memory_bytes": peak_memory_bytes()})
 
 
 def _train(model: Model, job: Job, folder: Path) -> _Trained:
@@ -179,9 +178,3 @@ def _joined(results: Sequence[EvaluationResult]) -> EvaluationResult:
         utterances=tuple(one for result in results for one in result.utterances),
         failures=tuple(one for result in results for one in result.failures),
     )
-
-
-def _peak_memory_bytes() -> int:
-    """The most memory that this process has held."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
