@@ -14,11 +14,11 @@ import numpy.typing as npt
 from lora_whisper.errors import UsageError
 from lora_whisper.evaluation.metrics import ErrorCounts, Rate, Unit
 from lora_whisper.evaluation.results import EvaluationResult
-from lora_whisper.evaluation.significance import holm
+from lora_whisper.evaluation.significance import holm, matched_pairs
 from lora_whisper.languages import language
 
 RESAMPLES = 2000
-_Floats = npt.NDArray[np.float64]
+_Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,8 @@ class Gain:
         relative: the gain with its 95 % interval; 0.2 is a fifth of the errors gone.
         p: two-sided, by bootstrap over speakers or utterances.
         p_adjusted: the same after Holm's correction for all comparisons of its table.
+        pairs_p: two-sided, by the matched-pairs test: errors of all languages and seeds in each utterance.
+        pairs_p_adjusted: the same after Holm's correction.
     """
 
     system: str
@@ -102,6 +104,8 @@ class Gain:
     relative: Rate
     p: float
     p_adjusted: float
+    pairs_p: float
+    pairs_p_adjusted: float
 
 
 def load_system(root: Path, name: str, seeds: Sequence[int]) -> System:
@@ -133,17 +137,27 @@ def word_languages(tags: Sequence[str]) -> list[str]:
 
 def gains(systems: Sequence[System], baseline: System, tags: Sequence[str], unit: Unit) -> list[Gain]:
     """The gain of each system over the baseline, with p-values corrected for their number."""
-    found = [_gain(system, baseline, tags, unit) for system in systems]
-    adjusted = holm([one.p for one in found])
-    return [replace(one, p_adjusted=p) for one, p in zip(found, adjusted, strict=True)]
+    return corrected([_gain(system, baseline, tags, unit) for system in systems])
+
+
+def corrected(found: Sequence[Gain]) -> list[Gain]:
+    """The gains with their p-values corrected for their number."""
+    ours, pairs = holm([one.p for one in found]), holm([one.pairs_p for one in found])
+    return [
+        replace(one, p_adjusted=p, pairs_p_adjusted=q) for one, p, q in zip(found, ours, pairs, strict=True)
+    ]
 
 
 def _gain(system: System, baseline: System, tags: Sequence[str], unit: Unit) -> Gain:
     """Languages are weighed alike; within each, whole speakers are drawn, the same for both systems."""
     rng = np.random.default_rng(0)
     ours, theirs = (np.zeros(RESAMPLES + 1) for _ in range(2))
+    differences: list[int] = []
     for tag in tags:
-        table = _table(system, baseline, tag, unit)
+        _check_same(system, baseline, tag)
+        mine, other = (_errors(one, tag, unit) for one in (system, baseline))
+        differences += (other[:, 0] - mine[:, 0]).tolist()
+        table = _by_speaker(system, tag, np.hstack([mine, other]))
         weights = rng.multinomial(len(table), np.full(len(table), 1 / len(table)), RESAMPLES)
         sums = np.vstack([np.ones(len(table)), weights]) @ table  # the first row: all, once
         ours += sums[:, 0] / sums[:, 1]
@@ -153,19 +167,20 @@ def _gain(system: System, baseline: System, tags: Sequence[str], unit: Unit) -> 
     tail = min(int((relative[1:] <= 0).sum()), int((relative[1:] >= 0).sum()))
     p = min(1.0, 2 * (tail + 1) / (RESAMPLES + 1))
     rate = Rate(float(relative[0]), float(low), float(high))
-    return Gain(system.name, baseline.name, unit, rate, p, p)
+    pairs_p = matched_pairs(differences).p
+    return Gain(system.name, baseline.name, unit, rate, p, p, pairs_p, pairs_p)
 
 
-def _table(system: System, baseline: System, tag: str, unit: Unit) -> _Floats:
-    """Errors and lengths of both (blocks, 4), summed over seeds and within each speaker."""
-    _check_same(system, baseline, tag)
-    rows = np.zeros((len(system.runs[0].counts[tag, unit]), 4))
-    for column, one in ((0, system), (2, baseline)):
-        for run in one.runs:
-            pairs = [(count.errors, count.reference_length) for count in run.counts[tag, unit]]
-            rows[:, column : column + 2] += np.array(pairs) / len(one.runs)
+def _errors(system: System, tag: str, unit: Unit) -> _Counts:
+    """Errors and length of each utterance (N, 2), of all seeds together."""
+    runs = [run.counts[tag, unit] for run in system.runs]
+    return np.array([[(one.errors, one.reference_length) for one in run] for run in runs]).sum(0)
+
+
+def _by_speaker(system: System, tag: str, rows: _Counts) -> _Counts:
+    """The rows (N, …), summed within each speaker."""
     _, block = np.unique(np.array(system.runs[0].told.groups(tag)), return_inverse=True)
-    table = np.zeros((block.max() + 1, 4))
+    table = np.zeros((block.max() + 1, rows.shape[1]), rows.dtype)
     np.add.at(table, block, rows)
     return table
 

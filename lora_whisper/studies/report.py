@@ -1,7 +1,7 @@
 """The studies' report, from the files of their runs alone: Markdown, plots, and `studies.json`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -10,7 +10,6 @@ import numpy as np
 
 from lora_whisper.evaluation.metrics import Rate, Unit
 from lora_whisper.evaluation.plots import Line, Marks, curves, side_by_side, standalone
-from lora_whisper.evaluation.significance import holm
 from lora_whisper.files import prepare_folder, write_json, write_text
 from lora_whisper.languages import language
 from lora_whisper.studies.analysis import (
@@ -18,6 +17,7 @@ from lora_whisper.studies.analysis import (
     Spread,
     System,
     chosen,
+    corrected,
     forgetting,
     gains,
     load_system,
@@ -228,9 +228,9 @@ def _introduction(planned: Sequence[Part]) -> str:
         f"{first.training.learning_rate:g} (all weights: {first.full_learning_rate:g}), "
         f"seeds {', '.join(map(str, first.seeds))}, {first.test or 'all'} test utterances a language. "
         "Rates are corpus-level, mean ± standard deviation over seeds; means over languages weigh languages "
-        "alike. Intervals and p-values: bootstrap over speakers (utterances where unknown), all seeds "
-        "together, Holm-corrected within each "
-        "comparison. WER and CER are never mixed."
+        "alike. Intervals: bootstrap over speakers (utterances where unknown), all seeds together. "
+        "p-values: the same bootstrap, and the matched-pairs test on the errors in each utterance, all seeds "
+        "and languages together; both Holm-corrected within each comparison. WER and CER are never mixed."
     )
 
 
@@ -245,9 +245,7 @@ def _of_unit(tags: Sequence[str], unit: Unit) -> Sequence[str]:
 def _against(system: System, others: Sequence[System], tags: Sequence[str], unit: Unit) -> list[Gain]:
     """The gain of one system over each of several."""
     scored = _of_unit(tags, unit)
-    found = [gains([system], other, scored, unit)[0] for other in others]
-    adjusted = holm([one.p for one in found])
-    return [replace(one, p_adjusted=p) for one, p in zip(found, adjusted, strict=True)]
+    return corrected([gains([system], other, scored, unit)[0] for other in others])
 
 
 def _headline(gain: Gain) -> dict[str, Any]:
@@ -296,12 +294,12 @@ def _gains_table(found: Sequence[Gain]) -> str:
             one.baseline,
             "CER" if one.unit == "character" else "WER",
             _signed(one.relative),
-            f"{one.p:.4f}",
             f"{one.p_adjusted:.4f}",
+            f"{one.pairs_p_adjusted:.4f}",
         ]
         for one in found
     ]
-    return _table(["arm", "against", "in", "relative gain", "p", "p (Holm)"], rows)
+    return _table(["arm", "against", "in", "relative gain", "p, bootstrap", "p, matched pairs"], rows)
 
 
 def _signed(rate: Rate) -> str:

@@ -43,6 +43,7 @@ def test_a_real_gain_is_found_with_its_size_and_an_unreal_one_is_not() -> None:
     found = {one.system: one for one in gains([better, same], base, ["pl", "it"], "character")}
     assert found["better"].relative.rate == pytest.approx(0.25, abs=0.04)
     assert found["better"].relative.low > 0.15 and found["better"].p_adjusted < 0.01
+    assert found["better"].pairs_p_adjusted < 0.01 and found["same"].pairs_p_adjusted == 1
     assert found["same"].relative.rate == 0 and found["same"].p_adjusted == 1
 
 
