@@ -26,6 +26,7 @@ class Arm:
         method: how the adapter of a new language begins.
         source: language that it copies or borrows: "closest", "random", "farthest", or a tag.
         gating: who weighs the experts of a mixture.
+        experts: how many adapters a mixture borrows at most.
         own: whether a mixture has a part of its own.
         after: name of the arm whose weights it goes on from; empty for the bare backbone.
         rehearsal: share of the base languages' utterances that it hears again.
@@ -41,6 +42,7 @@ class Arm:
     method: Method = "scratch"
     source: str = "closest"
     gating: Gating = "fixed"
+    experts: int = 2
     own: bool = True
     after: str = ""
     rehearsal: float = 0.0
@@ -79,6 +81,7 @@ WARM_FARTHEST = Arm(
     after="language-lora",
 )
 MOE = Arm("moe", "own LoRA and the two closest, by similarity", method="moe", after="language-lora")
+STACKED = Arm("stacked", "own LoRA upon the closest, frozen", method="moe", experts=1, after="language-lora")
 MOE_LAYER = Arm("moe-layer", "… weighed in each layer", method="moe", gating="layer", after="language-lora")
 MOE_TOKEN = Arm(
     "moe-token", "… weighed at each position", method="moe", gating="token", after="language-lora"
@@ -125,7 +128,7 @@ STUDIES: dict[str, tuple[Arm, ...]] = {
         WARM_FARTHEST,
         MOE,
     ),
-    "moe-cost": (SCRATCH, DOUBLE_RANK, MOE, MOE_LAYER, MOE_TOKEN, MOE_BORROWED),
+    "moe-cost": (SCRATCH, DOUBLE_RANK, STACKED, MOE, MOE_LAYER, MOE_TOKEN, MOE_BORROWED),
 }
 
 

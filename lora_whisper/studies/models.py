@@ -171,6 +171,7 @@ def _of_new_adapters(arm: Arm, bench: Bench, speech: Speech, runs: Path, seed: i
             arm.method,
             _source(arm, tag, list(found), seed),
             LoRAConfig(rank, float(rank)),
+            experts=arm.experts,
             gating=arm.gating,
             own=arm.own,
             token_language=codes[tag],

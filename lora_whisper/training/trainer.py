@@ -17,7 +17,6 @@ from zlib import crc32
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lora_whisper.data.augment import spec_augment
@@ -30,6 +29,7 @@ from lora_whisper.training.methods import Track
 from lora_whisper.training.monitor import Monitor
 from lora_whisper.training.optimizers import new_optimizer
 from lora_whisper.training.state import EpochReport, StepReport, TrackState
+from lora_whisper.training.token_loss import token_loss
 
 LENGTH_TOLERANCE = 0.75
 """Tracks share a forward pass if their longest rows differ by no more than this ratio: padding costs time."""
@@ -336,9 +336,9 @@ def track_losses(
         rows = slice(start, start + size)
         start += size
         learned = batch.labels[rows] != IGNORED
-        logits = model.logits(hidden[rows][learned])  # no scores where there is no label
-        labels = batch.labels[rows][learned]
-        losses[track.name] = F.cross_entropy(logits.float(), labels, track.token_weights)
+        said, labels = hidden[rows][learned], batch.labels[rows][learned]  # no scores without a label
+        embedding = model.decoder.token_embedding.weight
+        losses[track.name] = token_loss(said, embedding, labels, track.token_weights)
         if track.auxiliary is not None:
             losses[track.name] = losses[track.name] + track.auxiliary(audio[rows], part_of(batch, rows))
     return losses

@@ -1,0 +1,74 @@
+"""Cross-entropy of the next token over a vocabulary of 51,865: never all scores at once.
+
+PyTorch keeps scores (N, V) in two precisions, their log-softmax and its gradient, four times 60 MB for 300
+tokens. Here loss and gradients come chunk by chunk from one pass, and nothing of size N · V is kept.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lora_whisper.model.precision import converted, working_precision
+
+CHUNK_BYTES = 64 << 20
+"""Of the scores of a chunk in float32; smaller ones multiply slowly, larger ones leave the cache."""
+
+
+def token_loss(hidden: Tensor, embedding: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy of labels (N,), given hidden states (N, D) and the token embedding (V, D).
+
+    Args:
+        hidden: in any precision; scores are computed in that of autocast.
+        embedding: its product with a hidden state are the scores.
+        labels: the right tokens, int64.
+        weights: how much each token of the vocabulary counts, (V,); None: all the same.
+    """
+    dtype = working_precision(hidden)
+    with torch.autocast(hidden.device.type, enabled=False):
+        chunked: Any = _TokenLoss  # torch leaves `apply` without types
+        learns = torch.is_grad_enabled()
+        return chunked.apply(hidden.to(dtype), converted(embedding, dtype), labels, weights, learns)
+
+
+class _TokenLoss(torch.autograd.Function):
+    """Loss and gradients at once: what the way back needs is known when the loss is."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, embedding: Tensor, labels: Tensor, weights: Tensor | None, learns: bool
+    ) -> Tensor:
+        """The mean loss, float32."""
+        shares = torch.ones_like(labels, dtype=torch.float32) if weights is None else weights[labels]
+        shares = shares / shares.sum()
+        learns_embedding = learns and ctx.needs_input_grad[1]
+        d_hidden = torch.empty_like(hidden) if learns else None
+        d_embedding = torch.zeros_like(embedding, dtype=torch.float32) if learns_embedding else None
+        loss = torch.zeros((), device=hidden.device)
+        size = max(1, CHUNK_BYTES // (4 * embedding.shape[0]))
+        for start in range(0, len(labels), size):
+            rows = slice(start, start + size)
+            label, share = labels[rows, None], shares[rows, None]
+            scores = (hidden[rows] @ embedding.T).float()
+            right, best = scores.gather(1, label), scores.amax(1, keepdim=True)
+            shifted = scores.sub_(best).exp_()
+            total = shifted.sum(1, keepdim=True)
+            loss += ((total.log() + best - right) * share).sum()
+            if d_hidden is None:
+                continue
+            errors = shifted.scatter_add_(1, label, -total)  # probability minus truth, times the total
+            share = share / total
+            d_hidden[rows] = (errors.to(hidden.dtype) @ embedding).mul_(share)
+            if d_embedding is not None:
+                d_embedding += errors.mul_(share).to(hidden.dtype).T @ hidden[rows]
+        if d_hidden is not None:
+            ctx.save_for_backward(d_hidden, d_embedding)
+            ctx.precision = embedding.dtype
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the hidden states and, if it learns, of the embedding."""
+        d_hidden, d_embedding = ctx.saved_tensors
+        found = None if d_embedding is None else (d_embedding * grads[0]).to(ctx.precision)
+        return d_hidden * grads[0], found, None, None, None
