@@ -39,7 +39,7 @@ size_options = gathered(
     "size",
     SizeOptions,
     click.option("--quick", is_flag=True, help="The whole grid, small and with one seed: for a look only."),
-    click.option("--learning-rate", type=float, help="Of adapters.  [default: 2e-3, fit for mini]"),
+    click.option("--learning-rate", type=float, help="Of adapters.  [default: 2e-3, fit for mini; recordings: 1e-4]"),
     click.option(
         "--full-learning-rate", type=float, help="Of full fine-tuning.  [default: 5e-4, fit for mini]"
     ),
@@ -63,6 +63,13 @@ size_options = gathered(
     metavar="DIR",
     help="train.jsonl, dev.jsonl and test.jsonl of recordings, may be repeated; else speech is synthesised.",
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Runs beside each other. Small models train faster so: one on each core.",
+)
 @size_options
 @output_options
 def study(
@@ -71,6 +78,7 @@ def study(
     report: Path | None,
     backbone: str,
     manifests: tuple[Path, ...],
+    processes: int,
     size: SizeOptions,
     output: OutputOptions,
 ) -> None:
@@ -86,7 +94,7 @@ def study(
     out = prepare_folder(out or Path("runs") / ("studies-quick" if size.quick else "studies"))
     report = report or (out / "report" if size.quick else Path("docs") / "results")
     with resumable(out):
-        do(planned, out, say)
+        do(planned, out, say, processes)
     found = write_report(planned, chosen, out, report)
     if output.as_json:
         print_json(found)

@@ -1,10 +1,12 @@
-"""Which runs the studies need, at which size, and how they are done one after the other."""
+"""Which runs the studies need, at which size, and in which order they are done."""
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import torch
 
 from lora_whisper.errors import UsageError
 from lora_whisper.files import prepare_folder, write_text
@@ -19,9 +21,6 @@ BASE, NEW = ("pl", "pt", "it", "zh"), ("da", "el", "cy", "ja")
 FIVE_BASES, FAR_AND_NEAR = ("pl", "pt", "it", "zh", "sv"), ("da", "cy")
 MANY = tuple(str.split("pl pt it zh da el cy ja en de es fr nl sv nb fi hu ro cs sk sl tr az ru"))
 """Languages of the scaling study; it takes the first 4, 8, …."""
-
-Map = Callable[[Callable[[Job], None], Sequence[Job]], Iterable[None]]
-"""Does the runs: `map`, one process for each, or a cluster."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,10 @@ class Part:
         return [Job(arm, self.bench, root / self.name, seed) for seed in self.bench.seeds for arm in arms]
 
 
+FOR_MINI = TrainConfig(epochs=6, learning_rate=2e-3, batch_s=20.0)
+"""Of adapters, found on development speech of another seed (docs/log.md)."""
+
+
 @dataclass(frozen=True)
 class Size:
     """How large the studies are.
@@ -47,6 +50,7 @@ class Size:
             and below 0 takes all that a manifest has.
         new: the same of the new languages.
         many: training utterances of each language of the scaling study.
+        many_test: test utterances there.
         counts: numbers of languages there.
         dev: development utterances of each language.
         test: test utterances of each language.
@@ -58,28 +62,30 @@ class Size:
 
     base: tuple[int, ...] = (210, 330, 500, 200)
     new: tuple[int, ...] = (120, 150, 170, 110)
-    many: int = 120
-    counts: tuple[int, ...] = (4, 8, 16, 24)
-    dev: int = 30
+    many: int = 40
+    many_test: int = 60
+    counts: tuple[int, ...] = (4, 12, 24)
+    dev: int = 40
     test: int = 150
     seeds: tuple[int, ...] = (0, 1, 2)
-    training: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=10, learning_rate=2e-3))
+    training: TrainConfig = FOR_MINI
     full_learning_rate: float = 5e-4
     rank: int = 32
 
 
 FULL = Size()
-WHOLE = replace(FULL, base=(0,) * 4, new=(0,) * 4, many=0, dev=0, test=0)
+WHOLE = replace(FULL, base=(0,) * 4, new=(0,) * 4, many=0, many_test=0, dev=0, test=0, training=TrainConfig())
 """For recordings: all of them."""
 QUICK = Size(
     base=(24, 28, 32, 24),
     new=(24, 24, 24, 24),
     many=16,
+    many_test=16,
     counts=(4, 8),
     dev=8,
     test=16,
     seeds=(0,),
-    training=TrainConfig(epochs=3, learning_rate=2e-3),
+    training=replace(FOR_MINI, epochs=3),
 )
 """For a look at the whole grid, not for conclusions."""
 
@@ -109,7 +115,7 @@ def parts(names: Sequence[str], size: Size, backbone: str, manifests: tuple[Path
         found.append(Part("similarity", bench, _with_what_they_need(similarity_arms(FIVE_BASES))))
     if "scaling" in names:
         for count in size.counts:
-            bench = replace(common, base=dict.fromkeys(MANY[:count], size.many))
+            bench = replace(common, base=dict.fromkeys(MANY[:count], size.many), test=size.many_test)
             found.append(Part(f"scaling-{count}", bench, scaling_arms(count)))
     return found
 
@@ -121,14 +127,21 @@ def _with_what_they_need(wanted: Sequence[Arm]) -> tuple[Arm, ...]:
     return tuple(dict.fromkeys([*needed, *wanted]))
 
 
-def do(planned: Sequence[Part], root: Path, say: Callable[[str], None], each: Map | None = None) -> None:
+def do(
+    planned: Sequence[Part],
+    root: Path,
+    say: Callable[[str], None],
+    processes: int = 1,
+    executor: Executor | None = None,
+) -> None:
     """Do the runs that have not been done yet.
 
     Args:
         planned: what to do.
         root: folder of the studies.
         say: is told what is going on.
-        each: does the runs; by default each in a process of its own, so that its memory can be measured.
+        processes: how many runs are done beside each other, on a share of the cores each.
+        executor: does the runs; by default each in a process of its own, so that its memory can be measured.
 
     Raises:
         UsageError: the folder holds runs of another size.
@@ -138,18 +151,30 @@ def do(planned: Sequence[Part], root: Path, say: Callable[[str], None], each: Ma
         _remember(part, folder / "bench.txt")
         prepare_speech(part.bench, folder / "speech", say)
     jobs = [job for part in planned for job in part.jobs(root)]
-    left = [job for job in jobs if not job.done]
-    say(f"{len(jobs) - len(left)} of {len(jobs)} runs are done")
-    for number, job in enumerate(left, 1):
-        say(f"{number}/{len(left)}  {job.folder.relative_to(root)}: {job.arm.about}")
-        list((each or one_process_each)(run, [job]))
+    waiting = [job for job in jobs if not job.done]
+    say(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are done")
+    running: dict[Future[None], Job] = {}
+    with executor or one_process_each(processes) as pool:
+        while waiting or running:
+            for job in [job for job in waiting if job.ready][: processes - len(running)]:
+                waiting.remove(job)
+                say(f"{len(waiting)} left  {job.folder.relative_to(root)}: {job.arm.about}")
+                running[pool.submit(run, job)] = job
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                future.result()
+                del running[future]
 
 
-def one_process_each(work: Callable[[Job], None], jobs: Sequence[Job]) -> Iterable[None]:
-    """Each job in a fresh process, one after the other."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
-        yield from pool.map(work, jobs)
+def one_process_each(beside: int) -> Executor:
+    """Does each job in a fresh process, so many beside each other."""
+    threads = max(1, torch.get_num_threads() // beside)
+    return ProcessPoolExecutor(
+        beside,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(threads,),
+        max_tasks_per_child=1,
+    )
 
 
 def _remember(part: Part, path: Path) -> None:

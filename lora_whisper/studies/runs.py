@@ -55,6 +55,11 @@ class Job:
         """Whether it has been done."""
         return (self.folder / DONE).exists()
 
+    @property
+    def ready(self) -> bool:
+        """Whether the run that it goes on from has been done."""
+        return not self.arm.after or (self.folder.parent / self.arm.after / DONE).exists()
+
 
 @dataclass(frozen=True, eq=False)
 class _Trained:

@@ -14,7 +14,7 @@ def new_optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW, or Muon for the matrices of the blocks and AdamW for all else."""
     if name == "adamw":
-        return torch.optim.AdamW(parameters.values(), learning_rate, weight_decay=weight_decay)
+        return torch.optim.AdamW(parameters.values(), learning_rate, weight_decay=weight_decay, fused=True)
     matrices = [p for key, p in parameters.items() if ".blocks." in key and p.dim() == 2]
     chosen = set(map(id, matrices))
     others = [p for p in parameters.values() if id(p) not in chosen]
@@ -44,7 +44,7 @@ class MuonAdamW(torch.optim.Optimizer):
             torch.optim.Muon(
                 matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
             ),
-            torch.optim.AdamW(others, lr=learning_rate, weight_decay=weight_decay),
+            torch.optim.AdamW(others, lr=learning_rate, weight_decay=weight_decay, fused=True),
         ]
         for part in self._parts:
             part.state = self.state  # one state to save and restore

@@ -1,9 +1,11 @@
 """Each kind of arm, from backbone to files, on a toy bench."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,8 +102,13 @@ def test_a_finished_run_is_not_repeated(
         do_all(replace(bench, seeds=(0,)), ["language-lora"], tmp_path)
 
 
-def here(work: Callable[[Job], None], jobs: Sequence[Job]) -> Iterable[None]:
-    return map(work, jobs)
+class Here(Executor):
+    """Does a job when it is submitted."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
 
 
 def test_the_report_is_made_from_the_files_alone(bench: Bench, tmp_path: Path) -> None:
@@ -115,7 +122,7 @@ def test_the_report_is_made_from_the_files_alone(bench: Bench, tmp_path: Path) -
         ),
         Part("scaling-2", replace(bench, new={}), scaling_arms(2)),
     ]
-    do(planned, tmp_path / "runs", lambda _: None, here)
+    do(planned, tmp_path / "runs", lambda _: None, executor=Here())
     found = write_report(planned, NAMES, tmp_path / "runs", tmp_path / "docs")
     assert json.loads((tmp_path / "docs" / "studies.json").read_text()) == json.loads(json.dumps(found))
     for claim in ("multilingual", "expansion"):
@@ -127,10 +134,24 @@ def test_the_report_is_made_from_the_files_alone(bench: Bench, tmp_path: Path) -
         assert (tmp_path / "docs" / f"{name}.svg").read_text().startswith("<svg")
 
 
+def test_runs_beside_each_other_wait_for_what_they_go_on_from(bench: Bench, tmp_path: Path) -> None:
+    arms = tuple(arm for arm in STUDIES["multilingual"] if arm.name in ("bare", "language-lora"))
+    part = Part("paper", bench, (STUDIES["moe-cost"][0], *arms))
+    assert [job.ready for job in part.jobs(tmp_path)] == [True, True, False]
+    said: list[str] = []
+    do([part], tmp_path, said.append, processes=2)
+    assert all(job.done for job in part.jobs(tmp_path))
+    assert [line.rsplit("/", 1)[-1].split(":")[0] for line in said[-3:]] == [
+        "bare",
+        "language-lora",
+        "scratch",
+    ]
+
+
 def test_another_size_in_the_same_folder_is_refused(bench: Bench, tmp_path: Path) -> None:
-    do([Part("paper", bench, ())], tmp_path, lambda _: None, here)
+    do([Part("paper", bench, ())], tmp_path, lambda _: None, executor=Here())
     with pytest.raises(UsageError, match="another size"):
-        do([Part("paper", replace(bench, rank=4), ())], tmp_path, lambda _: None, here)
+        do([Part("paper", replace(bench, rank=4), ())], tmp_path, lambda _: None, executor=Here())
 
 
 def test_what_an_arm_goes_on_from_comes_first() -> None:
