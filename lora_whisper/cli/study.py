@@ -39,7 +39,9 @@ size_options = gathered(
     "size",
     SizeOptions,
     click.option("--quick", is_flag=True, help="The whole grid, small and with one seed: for a look only."),
-    click.option("--learning-rate", type=float, help="Of adapters.  [default: 2e-3, fit for mini; recordings: 1e-4]"),
+    click.option(
+        "--learning-rate", type=float, help="Of adapters.  [default: 2e-3, fit for mini; recordings: 1e-4]"
+    ),
     click.option(
         "--full-learning-rate", type=float, help="Of full fine-tuning.  [default: 5e-4, fit for mini]"
     ),
