@@ -12,6 +12,8 @@ from lora_whisper.model.checkpoint import Backbone
 from lora_whisper.model.tokenizer import N_TIMESTAMPS, Tokenizer
 
 Rule = Callable[[Tensor, Tensor], None]
+LONG_STRETCH = 16
+"""Tokens in a row that are taken out at once."""
 
 
 def suppression(backbone: Backbone, tokens: Sequence[int], timestamps: bool) -> Rule:
@@ -26,14 +28,35 @@ def suppression(backbone: Backbone, tokens: Sequence[int], timestamps: bool) -> 
         always[tokenizer.timestamp_begin : tokenizer.timestamp_begin + N_TIMESTAMPS] = False
     always[list(tokens)] = True
     always[[token for token in backbone.suppress_tokens if token != tokenizer.eot]] = True
-    first = always.clone()
+    first = torch.zeros_like(always)
     first[list(backbone.begin_suppress_tokens)] = True
-    first, always = (mask.to(backbone.model.device) for mask in (first, always))
+    fill_always, fill_first = (_filling(mask.to(backbone.model.device)) for mask in (always, first & ~always))
 
     def rule(scores: Tensor, said: Tensor) -> None:
-        scores.masked_fill_(always if said.shape[1] else first, -torch.inf)
+        fill_always(scores)
+        if not said.shape[1]:
+            fill_first(scores)
 
     return rule
+
+
+def _filling(out: Tensor) -> Callable[[Tensor], None]:
+    """What takes tokens, bool (V,), out of scores (R, V): long stretches at once, the others one by one.
+
+    A mask would read and write all scores.
+    """
+    tokens = out.nonzero().squeeze(1)
+    bounds = ((tokens.diff() > 1).nonzero().squeeze(1) + 1).tolist()
+    stretches = [part for part in tokens.tensor_split(bounds) if len(part) >= LONG_STRETCH]
+    slices = [slice(int(part[0]), int(part[-1]) + 1) for part in stretches]
+    single = tokens[torch.isin(tokens, torch.cat(stretches), invert=True)] if stretches else tokens
+
+    def fill(scores: Tensor) -> None:
+        for stretch in slices:
+            scores[:, stretch] = -torch.inf
+        scores.index_fill_(1, single, -torch.inf)
+
+    return fill
 
 
 def timestamp_pairs(tokenizer: Tokenizer, latest_first_s: float) -> Rule:
@@ -60,7 +83,7 @@ def timestamp_pairs(tokenizer: Tokenizer, latest_first_s: float) -> Rule:
         places = torch.arange(scores.shape[1], device=scores.device)
         passed = (places >= begin) & (places < earliest.unsqueeze(1))
         scores.masked_fill_(passed, -torch.inf)
-        logprobs = scores.log_softmax(1)
+        logprobs = scores.float().log_softmax(1)
         times_win = logprobs[:, begin:].logsumexp(1) > logprobs[:, :begin].amax(1)
         scores[:, :begin].masked_fill_(times_win.unsqueeze(1), -torch.inf)
 

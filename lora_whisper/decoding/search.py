@@ -185,10 +185,10 @@ def _decode(
     lanes = Lanes(cache, routing, model.device)
     said = start[:, :0]
     for step in range(limit):
-        scores = model.logits(lanes.live(hidden[:, -1])).float()
+        scores = model.logits(lanes.live(hidden[:, -1]))
         for rule in rules:
             rule(scores, said)
-        rows, tokens = search.step(scores.log_softmax(dim=1))
+        rows, tokens = search.step(scores)
         if not len(tokens) or step == limit - 1:
             break
         said = torch.cat([said if rows is None else said.index_select(0, rows), tokens.unsqueeze(1)], 1)

@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lora_whisper.decoding.most_probable import most_probable
+
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -22,11 +24,11 @@ class Hypothesis:
 class Search(Protocol):
     """Chooses tokens for the R rows that are still being decoded; at the first step these are the batch."""
 
-    def step(self, logprobs: Tensor) -> tuple[Tensor | None, Tensor]:
+    def step(self, scores: Tensor) -> tuple[Tensor | None, Tensor]:
         """Rows to go on with, int64 (R',), None for all of them, and the next token of each, (R',).
 
         Args:
-            logprobs: of the next token, (R, V).
+            scores: of the next token, (R, V), before the softmax; may be overwritten.
         """
 
     def results(self) -> list[Hypothesis]:
@@ -43,9 +45,9 @@ class Greedy:
         self._tokens = torch.full((n_rows, max_tokens), eot, device=device)
         self._logprobs = torch.zeros(n_rows, device=device)
 
-    def step(self, logprobs: Tensor) -> tuple[Tensor | None, Tensor]:
+    def step(self, scores: Tensor) -> tuple[Tensor | None, Tensor]:
         """Rows to go on with, int64 (R',), None for all of them, and the next token of each, (R',)."""
-        best, tokens = logprobs.max(dim=1)
+        best, tokens = (each.squeeze(1) for each in most_probable(scores, 1))
         self._tokens[self._rows, self._step] = tokens
         self._logprobs[self._rows] += best
         self._step += 1
@@ -92,10 +94,10 @@ class Beam:
         self._enough = max(1, round(beams * patience))
         self._all = [_Candidates([Hypothesis((), 0.0)], []) for _ in range(n_rows)]
 
-    def step(self, logprobs: Tensor) -> tuple[Tensor | None, Tensor]:
+    def step(self, scores: Tensor) -> tuple[Tensor | None, Tensor]:
         """Rows to go on with, int64 (R',), and the next token of each, (R',)."""
-        width = min(self._beams + 1, logprobs.shape[1])
-        values, tokens = (each.tolist() for each in logprobs.topk(width, dim=1))
+        width = min(self._beams + 1, scores.shape[1])
+        values, tokens = (each.tolist() for each in most_probable(scores, width))
         rows: list[int] = []
         chosen: list[int] = []
         first = 0
@@ -105,8 +107,8 @@ class Beam:
                 rows.append(first + row)
                 chosen.append(token)
             first = last
-        return torch.tensor(rows, device=logprobs.device, dtype=torch.int64), torch.tensor(
-            chosen, device=logprobs.device, dtype=torch.int64
+        return torch.tensor(rows, device=scores.device, dtype=torch.int64), torch.tensor(
+            chosen, device=scores.device, dtype=torch.int64
         )
 
     def results(self) -> list[Hypothesis]:
@@ -161,8 +163,9 @@ class Sampling:
         self._all = [_Candidates([Hypothesis((), 0.0)] * draws, []) for _ in seeds]
         self._first = True
 
-    def step(self, logprobs: Tensor) -> tuple[Tensor | None, Tensor]:
+    def step(self, scores: Tensor) -> tuple[Tensor | None, Tensor]:
         """Rows to go on with, int64 (R',), and the next token of each, (R',)."""
+        logprobs = scores.float().log_softmax(1)
         if self._first:
             logprobs = logprobs.repeat_interleave(self._draws, 0)
         noise = torch.cat([self._noise(i, logprobs.shape[1]) for i in range(len(self._all))])
