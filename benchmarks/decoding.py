@@ -128,4 +128,4 @@ def _theirs(name: str, geometry: str, setting: Setting, speech: Sequence[Speech]
                 decode(batch, None)
 
     work = mixed if name == NAMES else one_by_one
-    return Variant(name, timed(lambda: work(speech)), lambda: work(speech[:size]))
+    return Variant(name, timed(lambda: work(speech)), lambda: work(speech[:size]), theirs=True)

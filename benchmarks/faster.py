@@ -58,7 +58,7 @@ class Theirs:
                 encoded = self.models[tag].encode(self.encode[name](rows[tag]))
                 _generate(self.models[tag], encoded, tag, len(rows[tag]), beams)
 
-        return Variant(name, timed(lambda: decode(self.models)), lambda: decode(LANGUAGES[:1]))
+        return Variant(name, timed(lambda: decode(self.models)), lambda: decode(LANGUAGES[:1]), True)
 
 
 def measure(setting: Setting) -> Iterator[Row]:

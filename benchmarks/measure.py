@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 
+from lora_whisper.memory import keep_freed_memory
+
 MIB = 2**20
 
 
@@ -96,15 +98,23 @@ class Variant:
         name: whose way.
         run: does it once and returns the seconds that count.
         warm_up: a shorter piece that meets the largest shapes; None for the work itself.
+        theirs: whether it is a peer's, whose freed memory goes where it goes without us.
     """
 
     name: str
     run: Callable[[], float]
     warm_up: Callable[[], object] | None = None
+    theirs: bool = False
 
     def prepare(self) -> None:
         """Do it once without looking at the clock."""
+        keep_freed_memory(not self.theirs)
         (self.warm_up or self.run)()
+
+    def measured(self) -> float:
+        """Do it once; the seconds that count."""
+        keep_freed_memory(not self.theirs)
+        return self.run()
 
 
 def timed(function: Callable[[], object]) -> Callable[[], float]:
@@ -133,7 +143,7 @@ def alternate(variants: Sequence[Variant], rounds: int) -> dict[str, list[float]
     times: dict[str, list[float]] = {variant.name: [] for variant in variants}
     for _ in range(rounds):
         for variant in variants:
-            times[variant.name].append(variant.run())
+            times[variant.name].append(variant.measured())
     return times
 
 

@@ -169,7 +169,7 @@ def _theirs(name: str, geometry: str, setting: Setting) -> Variant:
     speech = _speech(geometry, setting)
     sets = speech, speech[-n_rows:]  # all; one batch, the shapes are always the same
     examples = {len(one): peers.Examples(one, tokenizer, features, best) for one in sets}
-    return Variant(name, lambda: epoch_of(sets[0]), lambda: epoch_of(sets[1]))
+    return Variant(name, lambda: epoch_of(sets[0]), lambda: epoch_of(sets[1]), theirs=True)
 
 
 def _notes(theirs: str, geometry: str, setting: Setting) -> tuple[str, ...]:

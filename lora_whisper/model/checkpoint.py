@@ -18,6 +18,7 @@ from torch import Tensor
 from lora_whisper import audio
 from lora_whisper.errors import CheckpointError, OutputError, UsageError
 from lora_whisper.files import replaced_folder, write_json
+from lora_whisper.memory import keep_freed_memory
 from lora_whisper.model.tokenizer import Tokenizer
 from lora_whisper.model.whisper import ModelDimensions, Whisper
 
@@ -131,6 +132,7 @@ def load_backbone(
         CheckpointError: it is not to be found, incomplete, damaged, or no multilingual Whisper.
         UsageError: there is no such device.
     """
+    keep_freed_memory()
     folder = _find(str(name))
     config = _read_json(folder / "config.json")
     dims = _dimensions(config, folder)

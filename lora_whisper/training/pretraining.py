@@ -17,6 +17,7 @@ from lora_whisper.data.batching import IGNORED, Batch, FixedRows, RowEncoder
 from lora_whisper.data.domains import find_domain
 from lora_whisper.data.texts import TextSource
 from lora_whisper.errors import UsageError
+from lora_whisper.memory import keep_freed_memory
 from lora_whisper.model.checkpoint import Backbone, load_backbone, save_backbone
 from lora_whisper.model.tokenizer import Tokenizer, train_tokenizer
 from lora_whisper.model.whisper import ModelDimensions, Whisper
@@ -140,6 +141,7 @@ def pretrain(
             backbone = load_backbone(place / "backbone")
             tokenizer = backbone.tokenizer
             continue
+        keep_freed_memory()
         model = Whisper(recipe.dimensions(tokenizer.n_vocab)).initialise(recipe.seed)
         if backbone is not None:
             model.load_state_dict(backbone.model.state_dict())
