@@ -31,8 +31,10 @@ TOPICS = (
     "faster",
     "mixed",
     "adapters",
+    "methods",
     "context",
     "floor",
+    "hotspots",
 )
 """In this order; each is measured by the module of its name. All but `startup` are for any device."""
 

@@ -15,8 +15,10 @@ HEADINGS = {
     "faster": "Decoding, beside faster-whisper",
     "mixed": "Mixed languages",
     "adapters": "Many languages",
+    "methods": "Ways to send each row through its own adapter",
     "context": "Short windows",
     "floor": "The arithmetic floor",
+    "hotspots": "Where the time goes, before and after",
 }
 
 Json = Mapping[str, Any]
@@ -107,6 +109,7 @@ def _named(name: str, value: float) -> str:
     units = {
         "audio_s_per_s": "s of audio/s",
         "gflop_per_s": "GFLOP/s",
+        "percent": "%",
         "mib": "MiB",
         "ms": "ms",
         "s": "s",
