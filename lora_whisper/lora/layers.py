@@ -12,7 +12,7 @@ Experts are borrowed as they are: no gradient reaches them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from lora_whisper.errors import UsageError
 from lora_whisper.lora.products import Bundle, Factors, InferenceRun, LearningRun, infer, learn
-from lora_whisper.model.precision import linear
-from lora_whisper.model.routing import Groups, Route, Routing
+from lora_whisper.model.precision import linear, working_precision
+from lora_whisper.model.routing import Groups, Route, Routing, Way
 from lora_whisper.model.whisper import Linear, Whisper
 
 MODULES = ("q", "k", "v", "out", "fc1", "fc2")
@@ -146,16 +146,47 @@ class LoRALinear(Linear):
 
     def forward(self, x: Tensor, routing: Routing | None = None) -> Tensor:
         """Outputs (B, L, out) of x (B, L, in), each row through its own adapters."""
-        if routing is None or not any(slot in self.adapters for slot in routing.slots):
+        if routing is None:
             return linear(x, self.weight, self.bias)
-        learning, gated = torch.is_grad_enabled(), self.gates.keys() & set(routing.slots)
-        if gated or (learning and not self._plain(routing)):
-            return linear(x, self.weight, self.bias) + self._mixed(x, routing)
-        if learning:
-            return learn(x, self.weight, self.bias, self._runs(routing))
-        if x.is_cuda and x.shape[1] * (len(routing.slots) - 1) <= MOST_IDLE:
+        if torch.is_grad_enabled():
+            return self._learn(x, routing)
+        if self._gated(routing):
+            return self._added(x, routing)
+        if x.is_cuda and x.shape[1] * (len(routing.slots) - 1) <= MOST_IDLE and self._takes_part(routing):
             return linear(x, self.weight, self.bias) + self._through_all(x, routing, self._stack(routing))
-        return infer(x, self.weight, self.bias, self._factors(routing), lambda: self._grouped(routing))
+        key = (self, x.shape[1], working_precision(x))
+        way = routing.ways.get(key)
+        if way is None:
+            way = routing.ways[key] = self._way(*key[1:], routing)
+        return way(x)
+
+    def _learn(self, x: Tensor, routing: Routing) -> Tensor:
+        """The same with gradients for x and the rows' own adapters."""
+        if not self._takes_part(routing):
+            return linear(x, self.weight, self.bias)
+        if self._gated(routing) or not self._plain(routing):
+            return self._added(x, routing)
+        return learn(x, self.weight, self.bias, self._runs(routing))
+
+    def _way(self, length: int, dtype: torch.dtype, routing: Routing) -> Way:
+        """How batches (B, length, in) go through the layer, without gradients.
+
+        It must not hold the routing, which keeps it.
+        """
+        if not self._takes_part(routing):
+            return partial(linear, weight=self.weight, bias=self.bias)
+        runs = self._factors(routing)
+        return infer(self.weight, self.bias, runs, length, dtype, lambda: self._grouped(routing))
+
+    def _takes_part(self, routing: Routing) -> bool:
+        return any(slot in self.adapters for slot in routing.slots)
+
+    def _gated(self, routing: Routing) -> bool:
+        return bool(self.gates) and any(slot in self.gates for slot in routing.slots)
+
+    def _added(self, x: Tensor, routing: Routing) -> Tensor:
+        """The layer and the update of any routing."""
+        return linear(x, self.weight, self.bias) + self._mixed(x, routing)
 
     def _plain(self, routing: Routing) -> bool:
         """Whether each row learns at most one adapter here, and neither dropout nor the layer itself acts."""
@@ -240,7 +271,7 @@ class LoRALinear(Linear):
     def _weights(self, x: Tensor, routing: Routing) -> Tensor:
         """Weight of each adapter of each row, (B, 1 or L, K), after the gate of the row, if any."""
         weights = routing.weights.unsqueeze(1)
-        for owner in self.gates.keys() & set(routing.slots):
+        for owner in (slot for slot in routing.slots if slot in self.gates):
             mine = (routing.adapter_ids[:, 0] == owner)[:, None, None]
             weights = torch.where(mine, self.gates[owner](x, routing.weights.unsqueeze(1)), weights)
         return weights

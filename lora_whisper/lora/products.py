@@ -7,7 +7,9 @@ is added in place and its gradients are written out; the frozen weight has none.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_whisper.model.precision import converted, working_precision
-from lora_whisper.model.routing import Groups
+from lora_whisper.model.routing import Groups, Way
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,46 +73,92 @@ class Bundle:
         b = [F.pad(one.b, (0, rank - one.b.shape[1])).T for one in factors]
         return cls(torch.stack(a).contiguous(), torch.stack(b).contiguous())
 
+    def to(self, dtype: torch.dtype) -> "Bundle":
+        """The same in another precision."""
+        return Bundle(self.a.to(dtype), self.b.to(dtype))
+
 
 def infer(
-    x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     runs: Sequence[InferenceRun],
+    length: int,
+    dtype: torch.dtype,
     grouped: Callable[[], tuple[Bundle, Groups] | None] = lambda: None,
-) -> Tensor:
-    """Outputs (B, L, out) of x (B, L, in), without gradients.
+) -> Way:
+    """How a batch goes through a layer, without gradients: x (B, L, in) → (B, L, out).
+
+    It is decided once, because a decoder does it for every token.
 
     Args:
-        x: the batch.
         weight: (out, in).
         bias: (out,), or None.
         runs: all rows of the batch.
+        length: L.
+        dtype: to work in.
         grouped: makes the factors of all runs and their rows as groups; None if they do not group well.
     """
-    dtype = working_precision(x)
-    x, weight = x.to(dtype), converted(weight, dtype)
+    weight = converted(weight, dtype)
     bias = None if bias is None else converted(bias, dtype)
-    with torch.autocast(x.device.type, enabled=False):
-        if any(_merging_pays(run, x.shape[1], weight) for run in runs):
-            y = x.new_empty(*x.shape[:2], weight.shape[0])
-            for run in runs:
-                _write(y[run.start : run.stop], x[run.start : run.stop], weight, bias, run)
-            return y
+    if any(_merging_pays(run, length, weight) for run in runs):
+        return partial(_merged_runs, dtype, weight, bias, runs)
+    several = grouped() if len(runs) > 1 else None
+    if several is not None:
+        bundle, groups = several
+        return partial(_grouped_runs, dtype, weight, bias, bundle.to(dtype), groups)
+    return partial(_added_runs, dtype, weight, bias, [_in(run, dtype) for run in runs])
+
+
+def _in(run: InferenceRun, dtype: torch.dtype) -> InferenceRun:
+    """The run with its factors in a precision."""
+    one = run.factors
+    return run if one is None else replace(run, factors=Factors(one.a.to(dtype), one.b.to(dtype)))
+
+
+def _merged_runs(
+    dtype: torch.dtype, weight: Tensor, bias: Tensor | None, runs: Sequence[InferenceRun], x: Tensor
+) -> Tensor:
+    """Each run by itself, long ones with the sum of the weight and their update."""
+    x = x.to(dtype)
+    y = x.new_empty(*x.shape[:2], weight.shape[0])
+    with _without_autocast(x):
+        for run in runs:
+            _write(y[run.start : run.stop], x[run.start : run.stop], weight, bias, run)
+    return y
+
+
+def _grouped_runs(
+    dtype: torch.dtype, weight: Tensor, bias: Tensor | None, bundle: Bundle, groups: Groups, x: Tensor
+) -> Tensor:
+    """The layer, and the updates of all runs in two batched products."""
+    x = x.to(dtype)
+    with _without_autocast(x):
         y = F.linear(x, weight, bias)
-        several = grouped() if len(runs) > 1 else None
-        if several is not None:
-            _add_grouped(y, x, *several)
-            return y
+        _add_grouped(y, x, bundle, groups)
+    return y
+
+
+def _added_runs(
+    dtype: torch.dtype, weight: Tensor, bias: Tensor | None, runs: Sequence[InferenceRun], x: Tensor
+) -> Tensor:
+    """The layer, and the update of each run in turn."""
+    x = x.to(dtype)
+    with _without_autocast(x):
+        y = F.linear(x, weight, bias)
         for run in runs:
             if run.factors is not None:
                 _add(y[run.start : run.stop], x[run.start : run.stop], run.factors)
-        return y
+    return y
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def _add_grouped(y: Tensor, x: Tensor, bundle: Bundle, groups: Groups) -> None:
     """Add the updates of x (B, L, in) to y (B, L, out), in place."""
-    a, b = bundle.a.to(x.dtype), bundle.b.to(x.dtype)
+    a, b = bundle.a, bundle.b
     if groups.rows is None:
         y.view(len(a), -1, y.shape[2]).baddbmm_(torch.bmm(x.reshape(len(a), -1, x.shape[2]), a), b)
         return

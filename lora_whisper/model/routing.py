@@ -1,6 +1,6 @@
 """Which adapters each row of a batch uses: the one value that travels with every forward pass."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -16,6 +16,10 @@ NO_ADAPTER = -1
 Route = tuple[tuple[int, float], ...]
 """What one row uses: slots of the adapter bank with their weights. The first is the row's own adapter, the
 others, if any, are experts that it borrows; a row without any uses the bare backbone."""
+
+
+Way = Callable[[Tensor], Tensor]
+"""How a batch goes through a layer: inputs (B, L, in) → outputs (B, L, out)."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Routing:
         memory: what layers keep for the batch, by themselves: only in inference, where adapters do not
             change while a batch is decoded. Rows that leave or multiply keep it.
         planned: groups that were asked for.
+        ways: through layers, kept as `memory` is, but for just these rows.
     """
 
     adapter_ids: Tensor
@@ -61,6 +66,7 @@ class Routing:
     known: tuple[int, ...] = ()
     memory: dict[object, object] = field(default_factory=dict, repr=False)
     planned: dict[tuple[Route, ...], Groups | None] = field(default_factory=dict, repr=False)
+    ways: dict[object, Way] = field(default_factory=dict, repr=False)
 
     @classmethod
     def one_per_row(cls, slots: Sequence[int], device: torch.device | str = "cpu") -> "Routing":

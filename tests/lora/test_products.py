@@ -24,7 +24,7 @@ def batch(length: int) -> tuple[Tensor, Tensor, Tensor, list[Factors]]:
 def test_inference_is_the_formula_whether_or_not_weights_are_merged(length: int, biased: bool) -> None:
     x, weight, bias, (first, second) = batch(length)
     runs = [InferenceRun(0, 1, first), InferenceRun(1, 2, None), InferenceRun(2, 5, second)]
-    found = infer(x, weight, bias if biased else None, runs)
+    found = infer(weight, bias if biased else None, runs, length, x.dtype)(x)
     expected = x @ weight.T + (bias if biased else 0)
     expected[:1] += x[:1] @ first.a.T @ first.b.T
     expected[2:] += x[2:] @ second.a.T @ second.b.T
@@ -36,8 +36,8 @@ def test_an_untrained_update_changes_no_bit() -> None:
     for length in (1, 40):
         x, weight, bias, (first, _) = batch(length)
         fresh = Factors(first.a, torch.zeros(OUT, RANK))
-        plain = infer(x, weight, bias, [InferenceRun(0, 5, None)])
-        assert torch.equal(infer(x, weight, bias, [InferenceRun(0, 5, fresh)]), plain)
+        ways = [infer(weight, bias, [InferenceRun(0, 5, one)], length, x.dtype) for one in (None, fresh)]
+        assert torch.equal(ways[0](x), ways[1](x))
 
 
 def test_gradients_are_those_of_the_formula() -> None:
