@@ -12,6 +12,7 @@ import numpy as np
 
 from lora_whisper.audio_file import Samples
 from lora_whisper.decoding.activity import Activity, ActivityLimits, Region, speech_regions
+from lora_whisper.decoding.clip_job import Target
 from lora_whisper.decoding.clips import Clip
 from lora_whisper.decoding.fallback import split_by_timestamps, with_fallback
 from lora_whisper.decoding.longform import (
@@ -26,7 +27,7 @@ from lora_whisper.decoding.longform import (
 )
 from lora_whisper.decoding.search import Decoded, DecodingOptions
 from lora_whisper.decoding.smoothing import most_probable_path
-from lora_whisper.decoding.transcribe import LoraWhisper, Outcome, Probabilities, Target
+from lora_whisper.decoding.transcribe import LoraWhisper, Outcome, Probabilities
 from lora_whisper.decoding.transcript import Segment
 from lora_whisper.errors import LoraWhisperError
 
@@ -80,13 +81,19 @@ def transcribe_by_speech(
                     asr.target(str(clips[index].language))
                 clip = measured(clips[index])
                 found[index] = clip, find_speech(clip, activity, options.activity)
-            except LoraWhisperError as error:
-                yield Outcome(index, None, error)
+            except LoraWhisperError as wrong:
+                yield Outcome(index, None, wrong)
         windows = [
             one
             for index, (clip, regions) in found.items()
             for one in _windows(asr, index, clip, regions, allowed, options)
         ]
+        broken = asr.broken_adapters(target for one in windows for target in one.targets)
+        errors = {one.file: broken[target] for one in windows for target in one.targets if target in broken}
+        for file, error in errors.items():
+            del found[file]
+            yield Outcome(file, None, error)
+        windows = [one for one in windows if one.file in found]
         segments = _heard(asr, {index: clip for index, (clip, _) in found.items()}, windows, options)
         for index, (clip, _) in found.items():
             yield Outcome(index, transcript_of(clip, segments.get(index, [])))

@@ -6,10 +6,11 @@ from typing import Literal
 
 from lora_whisper.audio import N_SAMPLES, SAMPLE_RATE
 from lora_whisper.decoding.activity import ActivityLimits
+from lora_whisper.decoding.clip_job import Target
 from lora_whisper.decoding.clips import Clip
 from lora_whisper.decoding.fallback import Fallback
 from lora_whisper.decoding.search import GREEDY, DecodingOptions
-from lora_whisper.decoding.transcribe import LoraWhisper, Target
+from lora_whisper.decoding.transcribe import LoraWhisper
 from lora_whisper.decoding.transcript import Segment, Transcript, Word
 from lora_whisper.decoding.word_times import TimedText
 from lora_whisper.errors import LoraWhisperError

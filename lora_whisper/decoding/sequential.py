@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from lora_whisper.decoding.clip_job import Target
 from lora_whisper.decoding.clips import Clip
 from lora_whisper.decoding.fallback import split_by_timestamps, with_fallback
 from lora_whisper.decoding.longform import (
@@ -20,7 +21,7 @@ from lora_whisper.decoding.longform import (
     with_words,
 )
 from lora_whisper.decoding.search import Decoded, DecodingOptions
-from lora_whisper.decoding.transcribe import LoraWhisper, Outcome, Target
+from lora_whisper.decoding.transcribe import LoraWhisper, Outcome
 from lora_whisper.decoding.transcript import Segment
 from lora_whisper.errors import LoraWhisperError
 
@@ -80,7 +81,10 @@ def transcribe_sequentially(
         readers: list[_Reader] = []
         for index in group:
             try:
-                readers.append(_reader(asr, index, clips[index], allowed, options))
+                reader = _reader(asr, index, clips[index], allowed, options)
+                for error in asr.broken_adapters([reader.target]).values():
+                    raise error
+                readers.append(reader)
             except LoraWhisperError as error:
                 yield Outcome(index, None, error)
         while readers:

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from lora_whisper.audio import HOP_LENGTH, N_SAMPLES, SAMPLE_RATE, AudioContext, features
 from lora_whisper.audio_file import Samples
+from lora_whisper.decoding.clip_job import Job, Target
 from lora_whisper.decoding.clips import Clip, n_frames, one_ahead, pad, plan, windows
 from lora_whisper.decoding.search import GREEDY, Decoded, DecodingOptions, decodable_s, decode
 from lora_whisper.decoding.transcript import Segment, Transcript
 from lora_whisper.decoding.word_times import TimedText, word_times
-from lora_whisper.errors import BackboneMismatch, LoraWhisperError, UnknownLanguage
+from lora_whisper.errors import AdapterError, BackboneMismatch, LoraWhisperError, UnknownLanguage
 from lora_whisper.languages import fallbacks, normalize_tag, whisper_code
 from lora_whisper.languages import language as find_language
 from lora_whisper.lora.bank import AdapterBank
@@ -51,49 +52,6 @@ class TranscriptionInfo:
     language: str
     language_probability: float
     duration: float
-
-
-@dataclass(frozen=True)
-class Target:
-    """How a language is transcribed.
-
-    Attributes:
-        tag: the language.
-        adapter: tag of the adapter; None for the bare backbone.
-        token_language: Whisper code whose token starts the decoder.
-        context: audio context that the weights are used to.
-    """
-
-    tag: str
-    adapter: str | None
-    token_language: str
-    context: AudioContext
-
-
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """A loaded clip and where it is cut; `target` is None until its language is known."""
-
-    index: int
-    name: str
-    samples: Samples
-    cuts: Sequence[tuple[int, int]]
-    target: Target | None
-    probability: float = 1.0
-
-    @property
-    def duration_s(self) -> float:
-        return len(self.samples) / SAMPLE_RATE
-
-    @property
-    def windows(self) -> list[Samples]:
-        return [self.samples[start:end] for start, end in self.cuts]
-
-    @property
-    def known(self) -> Target:
-        if self.target is None:
-            raise UnknownLanguage(f"{self.name}: its language is not recognised yet")
-        return self.target
 
 
 class LoraWhisper:
@@ -202,9 +160,12 @@ class LoraWhisper:
         groups = [[indices[row] for row in rows] for rows in plan(list(costs_s.values()), self.batch_s)]
         for loaded in one_ahead(lambda group: self._load_group(group, clips), groups):
             yield from (one for one in loaded if isinstance(one, Outcome))
-            jobs = [one for one in loaded if isinstance(one, _Job)]
+            jobs = [one for one in loaded if isinstance(one, Job)]
             unknown = self._recognise([job for job in jobs if job.target is None], candidates)
             jobs = [job for job in jobs if job.target is not None] + unknown
+            broken = self.broken_adapters(job.known for job in jobs)
+            yield from (Outcome(job.index, None, broken[job.known]) for job in jobs if job.known in broken)
+            jobs = [job for job in jobs if job.known not in broken]
             for job, transcript in zip(jobs, self._transcripts(jobs, options), strict=True):
                 yield Outcome(job.index, transcript)
 
@@ -234,13 +195,13 @@ class LoraWhisper:
         padded_s = n_frames(round(min(length_s * SAMPLE_RATE, N_SAMPLES)), context) * HOP_LENGTH / SAMPLE_RATE
         return max(length_s, padded_s)
 
-    def _load(self, index: int, clip: Clip) -> _Job:
+    def _load(self, index: int, clip: Clip) -> Job:
         target = None if clip.language is None else self.target(clip.language)
         samples = clip.load()
-        return _Job(index, clip.name, samples, windows(samples), target)
+        return Job(index, clip.name, samples, windows(samples), target)
 
-    def _load_group(self, group: Iterable[int], clips: Sequence[Clip]) -> list[_Job | Outcome]:
-        loaded: list[_Job | Outcome] = []
+    def _load_group(self, group: Iterable[int], clips: Sequence[Clip]) -> list[Job | Outcome]:
+        loaded: list[Job | Outcome] = []
         for index in group:
             try:
                 loaded.append(self._load(index, clips[index]))
@@ -328,6 +289,16 @@ class LoraWhisper:
         contexts = [target.context for target in targets]
         return self._in_batches(list(zip(pieces, contexts, strict=True)), timed, min(self.batch_s, BATCH_S))
 
+    def broken_adapters(self, targets: Iterable[Target]) -> dict[Target, AdapterError]:
+        """Those whose adapter cannot be read, with what is wrong; the others are in memory then."""
+        broken: dict[Target, AdapterError] = {}
+        for target in dict.fromkeys(targets):
+            try:
+                self.bank.route([target.adapter])
+            except AdapterError as error:
+                broken[target] = error
+        return broken
+
     def candidates(self, languages: Sequence[str] | None) -> dict[str, str]:
         """Tag for each Whisper code among which languages are recognised.
 
@@ -346,7 +317,7 @@ class LoraWhisper:
         borrowers_last = sorted(targets, key=lambda one: whisper_code(one.tag) != one.token_language)
         return {one.token_language: one.tag for one in reversed(borrowers_last)}
 
-    def _recognise(self, jobs: Sequence[_Job], candidates: Mapping[str, str]) -> list[_Job]:
+    def _recognise(self, jobs: Sequence[Job], candidates: Mapping[str, str]) -> list[Job]:
         """The jobs with the language that is most probable over all their windows, by the bare backbone."""
         codes = list(candidates)
         pieces = [Clip(window) for job in jobs for window in job.windows]
@@ -360,11 +331,11 @@ class LoraWhisper:
             known.append(replace(job, target=target, probability=float(mean[best])))
         return known
 
-    def _transcripts(self, jobs: Sequence[_Job], options: DecodingOptions) -> list[Transcript]:
+    def _transcripts(self, jobs: Sequence[Job], options: DecodingOptions) -> list[Transcript]:
         """One transcript per job, whose languages are known; one segment per window."""
         pieces = [Clip(window) for job in jobs for window in job.windows]
         decoded = iter(self.hear(pieces, [job.known for job in jobs for _ in job.cuts], options))
-        return [_transcript(job, [next(decoded) for _ in job.cuts]) for job in jobs]
+        return [job.transcript([next(decoded) for _ in job.cuts]) for job in jobs]
 
     def _in_batches(
         self,
@@ -382,22 +353,3 @@ class LoraWhisper:
             n_positions = None if n_positions is None else n_positions.to(model.device)
             results.update(zip(rows, function(mel.to(model.device), n_positions, rows), strict=True))
         return [results[row] for row in range(len(pieces))]
-
-
-def _transcript(job: _Job, decoded: Sequence[Decoded]) -> Transcript:
-    segments = tuple(
-        Segment(
-            start_s=start / SAMPLE_RATE,
-            end_s=end / SAMPLE_RATE,
-            text=one.text,
-            language=job.known.tag,
-            language_probability=job.probability,
-            avg_logprob=one.avg_logprob,
-            no_speech_probability=one.no_speech_probability,
-            tokens=one.tokens,
-            temperature=one.temperature,
-            compression_ratio=one.compression_ratio,
-        )
-        for (start, end), one in zip(job.cuts, decoded, strict=True)
-    )
-    return Transcript(job.name, job.duration_s, job.known.tag, segments)

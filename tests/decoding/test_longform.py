@@ -1,6 +1,6 @@
 """Recordings of any length on the toy model: order, routing, batches, memory; an activity made by hand."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ from lora_whisper.decoding.longform import LongFormOptions
 from lora_whisper.decoding.search import Decoded, DecodingOptions
 from lora_whisper.decoding.sequential import transcribe_sequentially
 from lora_whisper.decoding.transcribe import LoraWhisper, Outcome
-from lora_whisper.errors import UnknownLanguage
+from lora_whisper.errors import AdapterError, UnknownLanguage
 
 PLAIN = LongFormOptions(fallback=NEVER)
 SPOKEN = ((0.5, 2.0), (2.8, 4.0), (5.0, 7.5), (9.0, 10.0))
@@ -159,6 +159,25 @@ def test_a_file_that_is_damaged_in_its_midst_does_not_stop_the_others(
         by_index = {one.index: one for one in outcomes}
         assert "NaN" in str(by_index[0].error)
         assert by_index[1].transcript is not None and by_index[1].transcript.segments
+
+
+def test_a_damaged_adapter_does_not_stop_the_languages_beside_it(asr: LoraWhisper, tmp_path: Path) -> None:
+    for tag in ("pl", "it"):
+        asr.bank.save(tag, tmp_path / tag)
+    content = bytearray((tmp_path / "it" / "adapter_model.safetensors").read_bytes())
+    content[-5] ^= 4
+    (tmp_path / "it" / "adapter_model.safetensors").write_bytes(content)
+    clips = [Clip(recording(), tag) for tag in ("it", "pl", "it")]
+    ways: tuple[Callable[[LoraWhisper], Iterable[Outcome]], ...] = (
+        lambda opened: opened.transcribe_batch(clips),
+        lambda opened: transcribe_by_speech(opened, clips, Loud(), options=PLAIN),
+        lambda opened: transcribe_sequentially(opened, clips, options=PLAIN),
+    )
+    for way in ways:
+        found = {one.index: one for one in way(LoraWhisper(toy_backbone(), tmp_path))}
+        assert found[1].transcript is not None and found[1].transcript.segments
+        for index in (0, 2):
+            assert isinstance(found[index].error, AdapterError) and found[index].transcript is None
 
 
 def test_timestamps_within_a_stretch_lose_no_text_and_never_leave_it(
