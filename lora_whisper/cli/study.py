@@ -21,6 +21,7 @@ class SizeOptions:
     """How large the studies are and how they learn."""
 
     quick: bool
+    seeds: int | None
     learning_rate: float | None
     full_learning_rate: float | None
 
@@ -31,7 +32,10 @@ class SizeOptions:
         size = QUICK if self.quick else WHOLE if recorded else FULL
         training = replace(size.training, learning_rate=self.learning_rate or size.training.learning_rate)
         return replace(
-            size, training=training, full_learning_rate=self.full_learning_rate or size.full_learning_rate
+            size,
+            seeds=tuple(range(self.seeds)) if self.seeds else size.seeds,
+            training=training,
+            full_learning_rate=self.full_learning_rate or size.full_learning_rate,
         )
 
 
@@ -39,6 +43,9 @@ size_options = gathered(
     "size",
     SizeOptions,
     click.option("--quick", is_flag=True, help="The whole grid, small and with one seed: for a look only."),
+    click.option(
+        "--seeds", type=click.IntRange(1), help="How many; more can be added later.  [default: 3, --quick: 1]"
+    ),
     click.option(
         "--learning-rate", type=float, help="Of adapters.  [default: 2e-3, fit for mini; recordings: 1e-4]"
     ),

@@ -109,9 +109,8 @@ def parts(names: Sequence[str], size: Size, backbone: str, manifests: tuple[Path
         )
         found.append(Part("paper", bench, _with_what_they_need(wanted)))
     if "similarity" in names:
-        middle = sorted(size.base)[len(size.base) // 2]
-        new = dict.fromkeys(FAR_AND_NEAR, max(size.new))
-        bench = replace(common, base=dict.fromkeys(FIVE_BASES, middle), new=new)
+        new = dict.fromkeys(FAR_AND_NEAR, min(size.new))
+        bench = replace(common, base=dict.fromkeys(FIVE_BASES, min(size.base)), new=new)
         found.append(Part("similarity", bench, _with_what_they_need(similarity_arms(FIVE_BASES))))
     if "scaling" in names:
         for count in size.counts:
@@ -178,8 +177,9 @@ def one_process_each(beside: int) -> Executor:
 
 
 def _remember(part: Part, path: Path) -> None:
-    """Write what the bench is, or compare it with what it was."""
-    now = "\n".join(f"{name}: {value!r}" for name, value in asdict(part.bench).items()) + "\n"
+    """Write what the bench is, or compare it with what it was; seeds may be added."""
+    known = {name: value for name, value in asdict(part.bench).items() if name != "seeds"}
+    now = "\n".join(f"{name}: {value!r}" for name, value in known.items()) + "\n"
     if path.exists() and path.read_text(encoding="utf-8") != now:
         raise UsageError(f"{path.parent}: holds runs of another size or backbone; choose another --out")
     write_text(path, now)

@@ -152,6 +152,7 @@ def test_another_size_in_the_same_folder_is_refused(bench: Bench, tmp_path: Path
     do([Part("paper", bench, ())], tmp_path, lambda _: None, executor=Here())
     with pytest.raises(UsageError, match="another size"):
         do([Part("paper", replace(bench, rank=4), ())], tmp_path, lambda _: None, executor=Here())
+    do([Part("paper", replace(bench, seeds=(0, 1)), ())], tmp_path, lambda _: None, executor=Here())
 
 
 def test_what_an_arm_goes_on_from_comes_first() -> None:
