@@ -162,6 +162,7 @@ class _Trainer:
         self.monitor.start(self.states)
         self.model.train()
         with ThreadPoolExecutor(max_workers=1) as reader:
+            _on_one_core(reader)
             upcoming = reader.submit(self._next_rows)
             while any(not state.finished for state in self.states):
                 active = [state for state in self.states if not state.finished]
@@ -276,6 +277,17 @@ class _Trainer:
         checkpoint = latest_checkpoint(self.folder)
         if checkpoint is not None:
             self.step = load_checkpoint(checkpoint, asdict(self.config), self.states)
+
+
+def _on_one_core(reader: ThreadPoolExecutor) -> None:
+    """Keep a thread that makes rows from starting as many threads of its own as the training has.
+
+    They would wait for work on the very cores that the training computes on (docs/log.md).
+    """
+    n_threads = torch.get_num_threads()
+    reader.submit(torch.get_num_threads).result()  # or the thread would take over the number of all later
+    reader.submit(torch.set_num_threads, 1).result()
+    torch.set_num_threads(n_threads)  # new threads have the number of this one again
 
 
 def restore(track: Track, values: dict[str, Tensor]) -> None:

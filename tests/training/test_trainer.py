@@ -3,6 +3,7 @@ import math
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from lora_whisper.data.batching import FixedRows, Row
 from lora_whisper.errors import TrainingError, UsageError
 from lora_whisper.lora.layers import LoRALinear, LowRank
 from lora_whisper.model.whisper import Linear, ModelDimensions, Whisper
+from lora_whisper.training import trainer
 from lora_whisper.training.checkpoint import latest_checkpoint
 from lora_whisper.training.methods import Track, full
 from lora_whisper.training.monitor import Monitor
@@ -362,3 +364,15 @@ def test_the_checkpoint_explains_the_run(tmp_path: Path) -> None:
     saved = json.loads((checkpoint / "state.json").read_text())
     assert saved["config"]["learning_rate"] == 1e-2
     assert len(saved["tracks"]["l0"]["epochs"]) == 3
+
+
+def test_the_thread_that_makes_rows_leaves_the_cores_to_the_training() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with ThreadPoolExecutor(1) as reader:
+            trainer._on_one_core(reader)
+            assert reader.submit(torch.get_num_threads).result() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
