@@ -238,28 +238,21 @@ def _segments(
     asr: LoraWhisper, window: _Window, target: Target, decoded: Decoded, options: LongFormOptions
 ) -> list[Segment]:
     """The segments of a window: by its timestamps, or the whole of it."""
-    whole = Segment(
-        start_s=window.region.start_s,
-        end_s=window.region.end_s,
-        text=decoded.text,
-        language=target.tag,
-        language_probability=window.probability,
-        avg_logprob=decoded.avg_logprob,
-        no_speech_probability=decoded.no_speech_probability,
+    region = window.region
+    whole = replace(
+        decoded.segment(region.start_s, region.end_s, target.tag, window.probability),
         tokens=tuple(token for token in decoded.tokens if not asr.backbone.tokenizer.is_timestamp(token)),
-        temperature=decoded.temperature,
-        compression_ratio=decoded.compression_ratio,
     )
     if not options.decoding.timestamps:
         return [whole] if decoded.text else []
-    first_s = max(0.0, window.region.start_s - options.activity.margin_s)
-    length_s = window.region.end_s + options.activity.margin_s - first_s
+    first_s = max(0.0, region.start_s - options.activity.margin_s)
+    length_s = region.end_s + options.activity.margin_s - first_s
     pieces, _ = split_by_timestamps(decoded.tokens, asr.backbone.tokenizer, length_s, alone=True)
     timed = [
         replace(
             whole,
-            start_s=window.region.nearest_s(first_s + piece.start_s),
-            end_s=window.region.nearest_s(first_s + piece.end_s),
+            start_s=region.nearest_s(first_s + piece.start_s),
+            end_s=region.nearest_s(first_s + piece.end_s),
             text=asr.backbone.tokenizer.decode(piece.tokens).strip(),
             tokens=piece.tokens,
         )

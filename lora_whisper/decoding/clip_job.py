@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lora_whisper.audio import SAMPLE_RATE, AudioContext
 from lora_whisper.audio_file import Samples
 from lora_whisper.decoding.search import Decoded
-from lora_whisper.decoding.transcript import Segment, Transcript
+from lora_whisper.decoding.transcript import Transcript
 from lora_whisper.errors import UnknownLanguage
 
 
@@ -62,18 +62,7 @@ class Job:
     def transcript(self, decoded: Sequence[Decoded]) -> Transcript:
         """What was heard in its windows, a segment each."""
         segments = tuple(
-            Segment(
-                start_s=start / SAMPLE_RATE,
-                end_s=end / SAMPLE_RATE,
-                text=one.text,
-                language=self.known.tag,
-                language_probability=self.probability,
-                avg_logprob=one.avg_logprob,
-                no_speech_probability=one.no_speech_probability,
-                tokens=one.tokens,
-                temperature=one.temperature,
-                compression_ratio=one.compression_ratio,
-            )
+            one.segment(start / SAMPLE_RATE, end / SAMPLE_RATE, self.known.tag, self.probability)
             for (start, end), one in zip(self.cuts, decoded, strict=True)
         )
         return Transcript(self.name, self.duration_s, self.known.tag, segments)

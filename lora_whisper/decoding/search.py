@@ -17,6 +17,7 @@ from lora_whisper.decoding.clips import plan
 from lora_whisper.decoding.lanes import Lanes
 from lora_whisper.decoding.rules import Rule, suppression, timestamp_pairs
 from lora_whisper.decoding.strategies import Beam, Greedy, Sampling, Search
+from lora_whisper.decoding.transcript import Segment
 from lora_whisper.errors import UsageError
 from lora_whisper.model.cache import Heard, KVCache
 from lora_whisper.model.checkpoint import Backbone
@@ -98,6 +99,21 @@ class Decoded:
         """Bytes of the text to bytes of its compressed form: high where it repeats itself."""
         data = self.text.encode()
         return len(data) / len(zlib.compress(data))
+
+    def segment(self, start_s: float, end_s: float, language: str, probability: float) -> Segment:
+        """The whole of it as one segment in a language of this probability."""
+        return Segment(
+            start_s,
+            end_s,
+            self.text,
+            language,
+            probability,
+            self.avg_logprob,
+            self.no_speech_probability,
+            tokens=self.tokens,
+            temperature=self.temperature,
+            compression_ratio=self.compression_ratio,
+        )
 
 
 def decode(

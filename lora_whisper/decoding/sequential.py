@@ -151,20 +151,9 @@ def _advance(asr: LoraWhisper, reader: _Reader, decoded: Decoded, options: LongF
     for piece in pieces:
         text = tokenizer.decode(piece.tokens).strip()
         if text and piece.end_s > piece.start_s:
-            segments.append(
-                Segment(
-                    start_s=reader.seek_s + piece.start_s,
-                    end_s=reader.seek_s + piece.end_s,
-                    text=text,
-                    language=reader.target.tag,
-                    language_probability=reader.probability,
-                    avg_logprob=decoded.avg_logprob,
-                    no_speech_probability=decoded.no_speech_probability,
-                    tokens=piece.tokens,
-                    temperature=decoded.temperature,
-                    compression_ratio=decoded.compression_ratio,
-                )
-            )
+            start_s, end_s = reader.seek_s + piece.start_s, reader.seek_s + piece.end_s
+            whole = decoded.segment(start_s, end_s, reader.target.tag, reader.probability)
+            segments.append(replace(whole, text=text, tokens=piece.tokens))
     if options.previous_text and decoded.temperature < 0.5:
         reader.said += [token for piece in pieces for token in piece.tokens]
     else:
