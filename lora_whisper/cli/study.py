@@ -91,7 +91,7 @@ def study(
     size: SizeOptions,
     output: OutputOptions,
 ) -> None:
-    """Run studies and write their report: multilingual, expansion, similarity, moe-cost, scaling, or all.
+    """Run studies and write their report: multilingual, capacity, expansion, similarity, moe-cost, scaling, or all.
 
     Interrupted, it goes on where it stopped when it is run again.
     """

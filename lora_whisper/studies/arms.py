@@ -6,7 +6,7 @@ from typing import Literal
 from lora_whisper.lora.adapter import Gating
 from lora_whisper.new_language import Method
 
-Trained = Literal["nothing", "adapters", "weights"]
+Trained = Literal["nothing", "adapters", "layers", "weights"]
 Sharing = Literal["each", "all"]
 
 
@@ -17,7 +17,7 @@ class Arm:
     Attributes:
         name: of its folder and in reports.
         about: in a few words, for readers.
-        trained: LoRA adapters, or all weights of the backbone.
+        trained: LoRA adapters, the weights of the layers that they adapt, or all weights of the backbone.
         learns: the base languages, or the new ones after them.
         sharing: "each" language has weights of its own, or "all" share the same.
         clusters: share within so many clusters of similar languages instead; 0 for no clusters.
@@ -48,6 +48,11 @@ class Arm:
     rehearsal: float = 0.0
 
     @property
+    def changes_backbone(self) -> bool:
+        """Whether weights of the backbone itself are trained."""
+        return self.trained in {"layers", "weights"}
+
+    @property
     def isolated(self) -> bool:
         """Whether no other language can change when a new one is learned."""
         return self.trained == "nothing" or (self.sharing == "each" and not self.clusters)
@@ -61,6 +66,13 @@ SHARED_LORA = Arm(
 )
 FULL = Arm("full", "multilingual full fine-tuning", "weights", "base", "all")
 FULL_EACH = Arm("full-each", "full fine-tuning of each language alone", "weights", "base")
+LAYERS_EACH = Arm(
+    "layers-each",
+    "the same with only the layers trained that LoRA adapts",
+    "layers",
+    "base",
+)
+WIDE_LORA = Arm("language-lora-wide", "LoRA-Whisper with four times the rank", learns="base", rank=4)
 
 SCRATCH = Arm("scratch", "a fresh adapter", after="language-lora")
 WARM_CLOSEST = Arm(
@@ -128,6 +140,7 @@ STUDIES: dict[str, tuple[Arm, ...]] = {
         WARM_FARTHEST,
         MOE,
     ),
+    "capacity": (FULL, LANGUAGE_LORA, WIDE_LORA, LAYERS_EACH, FULL_EACH),
     "moe-cost": (SCRATCH, DOUBLE_RANK, STACKED, MOE, MOE_LAYER, MOE_TOKEN, MOE_BORROWED),
 }
 

@@ -15,7 +15,7 @@ from lora_whisper.studies.bench import Bench, prepare_speech
 from lora_whisper.studies.runs import Job, run
 from lora_whisper.training.trainer import TrainConfig
 
-NAMES = ("multilingual", "expansion", "similarity", "moe-cost", "scaling")
+NAMES = ("multilingual", "capacity", "expansion", "similarity", "moe-cost", "scaling")
 BASE, NEW = ("pl", "pt", "it", "zh"), ("da", "el", "cy", "ja")
 """The languages of the paper."""
 FIVE_BASES, FAR_AND_NEAR = ("pl", "pt", "it", "zh", "sv"), ("da", "cy")

@@ -80,10 +80,10 @@ def models(arm: Arm, bench: Bench, speech: Speech, runs: Path, seed: int) -> Ite
         seed: of fresh adapters and of random choices.
     """
     tags = tuple(bench.base if arm.learns == "base" else bench.new)
-    if arm.trained == "weights" and arm.sharing == "each":
+    if arm.changes_backbone and arm.sharing == "each":
         for tag in tags:
             yield _of_weights(arm, bench, speech, runs, (tag,))
-    elif arm.trained == "weights":
+    elif arm.changes_backbone:
         yield _of_weights(arm, bench, speech, runs, tags)
     elif arm.trained == "nothing":
         bank = AdapterBank(load_backbone(bench.backbone))
@@ -108,7 +108,7 @@ def tokens(backbone: Backbone, speech: Speech) -> dict[str, str]:
 
 
 def _of_weights(arm: Arm, bench: Bench, speech: Speech, runs: Path, tags: tuple[str, ...]) -> Model:
-    """A backbone that is trained altogether."""
+    """A backbone of which all weights are trained, or those of the layers that LoRA adapts."""
     folder = runs / arm.after / "backbone"
     loaded = load_backbone(folder if arm.after else bench.backbone)
     backbone = replace(loaded, name=loaded.name if arm.after else bench.backbone)
@@ -124,7 +124,8 @@ def _of_weights(arm: Arm, bench: Bench, speech: Speech, runs: Path, tags: tuple[
             part = speech.corpus.of(tag).train
             heard.append(rows(part[: max(1, round(arm.rehearsal * len(part)))], tag))
     dev = {tag: rows(speech.corpus.of(tag).dev, tag) for tag in tags}
-    track = full(backbone.model, JoinedRows(heard), JoinedRows(list(dev.values())))
+    layers_only = arm.trained == "layers"
+    track = full(backbone.model, JoinedRows(heard), JoinedRows(list(dev.values())), layers_only=layers_only)
     serves = bench.languages if arm.learns == "new" and arm.sharing == "all" else tags
     return Model(AdapterBank(backbone), [Learner(track, dev)], serves, codes)
 

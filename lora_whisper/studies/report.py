@@ -48,6 +48,7 @@ def write_report(planned: Sequence[Part], names: Sequence[str], root: Path, out:
     if paper:
         writers = {
             "multilingual": lambda: multilingual(paper, root / "paper", out),
+            "capacity": lambda: capacity(paper, root / "paper"),
             "expansion": lambda: expansion(paper, root / "paper", out),
             "moe-cost": lambda: mixtures(paper, root / "paper"),
         }
@@ -83,6 +84,19 @@ def multilingual(part: Part, root: Path, out: Path) -> Section:
     ]
     headline = next(gain for gain in found if gain.baseline == "full")
     return "\n\n".join(text), _headline(headline) | {"gains": [asdict(one) for one in found]}
+
+
+def capacity(part: Part, root: Path) -> Section:
+    """What keeps an adapter behind full fine-tuning: its rank, or the weights that it does not reach."""
+    tags = tuple(part.bench.base)
+    systems = _load(part, root, [arm.name for arm in STUDIES["capacity"]])
+    others = [one for name, one in systems.items() if name != "full"]
+    found = [
+        gain for unit in _units(tags) for gain in gains(others, systems["full"], _of_unit(tags, unit), unit)
+    ]
+    text = ["## Rank, layers, and all weights", _rates_table(list(systems.values()), tags)]
+    text += [_gains_table(found), _costs_table(list(systems.values()))]
+    return "\n\n".join(text), {"gains": [asdict(one) for one in found]}
 
 
 def expansion(part: Part, root: Path, out: Path) -> Section:

@@ -106,7 +106,7 @@ def _train(model: Model, job: Job, folder: Path) -> _Trained:
         states = train(
             model.bank.backbone.model,
             [learner.track for learner in model.learners],
-            job.bench.config(job.seed, job.arm.trained == "weights"),
+            job.bench.config(job.seed, job.arm.changes_backbone),
             folder,
             validate=model.validate,
             monitor=LogMonitor(folder.parent.parent),
@@ -132,7 +132,7 @@ def _save(trained: _Trained, job: Job) -> None:
     if job.arm.trained == "adapters":
         for adapter in trained.model.bank:
             trained.model.bank.save(adapter.tag, job.folder / "adapters" / adapter.tag)
-    elif job.arm.trained == "weights" and job.arm.sharing == "all":
+    elif job.arm.changes_backbone and job.arm.sharing == "all":
         name = f"{job.bench.backbone}, {job.arm.name}"
         save_backbone(replace(trained.model.bank.backbone, name=name), job.folder / "backbone")
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lora_whisper.data.batching import Batch, RowSource
 from lora_whisper.lora.bank import Adapter
 from lora_whisper.model.routing import Route
-from lora_whisper.model.whisper import Whisper
+from lora_whisper.model.whisper import Linear, Whisper
 
 AuxiliaryLoss = Callable[[Tensor, Batch], Tensor]
 """A further loss from the encoder output (B, S, D) of a track's rows, already weighted."""
@@ -53,9 +53,23 @@ def full(
     dev: RowSource | None,
     auxiliary: nn.Module | None = None,
     token_weights: Tensor | None = None,
+    layers_only: bool = False,
 ) -> Track:
-    """The track of all weights of the backbone (full fine-tuning, pre-training), and of an auxiliary loss."""
+    """The track of all weights of the backbone (full fine-tuning, pre-training), and of an auxiliary loss.
+
+    Args:
+        model: the backbone.
+        train: rows to learn from.
+        dev: rows for the development loss; None if there are none.
+        auxiliary: a module that learns beside the backbone; its loss is the caller's.
+        token_weights: see `Track`.
+        layers_only: train the matrices that LoRA adapts and nothing else: no convolution, norm, bias or
+            embedding.
+    """
     parameters = {name: p for name, p in model.named_parameters() if name != "encoder.positional_embedding"}
+    if layers_only:
+        layers = [path for path, module in model.named_modules() if isinstance(module, Linear)]
+        parameters = {f"{path}.weight": parameters[f"{path}.weight"] for path in layers}
     if auxiliary is not None:
         parameters |= {f"auxiliary.{name}": p for name, p in auxiliary.named_parameters()}
     for parameter in parameters.values():

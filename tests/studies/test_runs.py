@@ -1,6 +1,7 @@
 """Each kind of arm, from backbone to files, on a toy bench."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import replace
@@ -14,8 +15,9 @@ from safetensors.torch import load_file
 from lora_whisper.errors import UsageError
 from lora_whisper.studies import runs
 from lora_whisper.studies.arms import STUDIES, Arm, scaling_arms, similarity_arms
-from lora_whisper.studies.bench import Bench
+from lora_whisper.studies.bench import Bench, Speech
 from lora_whisper.studies.grid import NAMES, QUICK, Part, do, parts
+from lora_whisper.studies.models import models
 from lora_whisper.studies.report import write_report
 from lora_whisper.studies.runs import Job, run
 
@@ -75,6 +77,17 @@ def test_full_fine_tuning_goes_on_from_its_own_weights_and_changes_them(bench: B
     assert found["full-new-each"]["parameters"] == 2 * found["full-new"]["parameters"]  # type: ignore[operator]
 
 
+def test_only_the_layers_that_adapters_reach_are_trained(bench: Bench, tmp_path: Path) -> None:
+    found = do_all(bench, ["layers-each", "full-each"], tmp_path)
+    assert found["layers-each"]["parameters"] < found["full-each"]["parameters"]  # type: ignore[operator]
+    arm = next(arm for arm in STUDIES["capacity"] if arm.name == "layers-each")
+    model = next(models(arm, bench, Speech(bench, tmp_path / "speech"), tmp_path, 0))
+    (learner,) = model.learners
+    assert all(
+        re.search(r"\.(query|key|value|out|fc1|fc2)\.weight$", name) for name in learner.track.parameters
+    )
+
+
 def test_the_shared_adapter_goes_on_with_new_languages(bench: Bench, tmp_path: Path) -> None:
     do_all(bench, ["shared-lora", "shared-lora-new"], tmp_path)
     before, after = adapter(tmp_path, "shared-lora", "pl"), adapter(tmp_path, "shared-lora-new", "pl")
@@ -112,7 +125,7 @@ class Here(Executor):
 
 
 def test_the_report_is_made_from_the_files_alone(bench: Bench, tmp_path: Path) -> None:
-    arms = {arm.name: arm for name in ("multilingual", "expansion", "moe-cost") for arm in STUDIES[name]}
+    arms = {arm.name: arm for group in STUDIES.values() for arm in group}
     planned = [
         Part("paper", bench, tuple(arms.values())),
         Part(
@@ -160,5 +173,5 @@ def test_what_an_arm_goes_on_from_comes_first() -> None:
         names = [job.arm.name for job in part.jobs(Path())]
         assert len(set(names)) == len(names)
         assert all(names.index(arm.after) < names.index(arm.name) for arm in part.arms if arm.after)
-    with pytest.raises(UsageError, match="multilingual, expansion"):
+    with pytest.raises(UsageError, match="multilingual, capacity"):
         parts(["nothing"], QUICK, "mini")
