@@ -91,8 +91,9 @@ def study(
     size: SizeOptions,
     output: OutputOptions,
 ) -> None:
-    """Run studies and write their report: multilingual, capacity, expansion, similarity, moe-cost, scaling, or all.
+    """Run studies and write their report.
 
+    They are multilingual, capacity, expansion, similarity, moe-cost, scaling; or all.
     Interrupted, it goes on where it stopped when it is run again.
     """
     from lora_whisper.studies.grid import NAMES, do, parts
