@@ -7,7 +7,6 @@ is added in place and its gradients are written out; the frozen weight has none.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -101,12 +100,14 @@ def infer(
     weight = converted(weight, dtype)
     bias = None if bias is None else converted(bias, dtype)
     if any(_merging_pays(run, length, weight) for run in runs):
-        return partial(_merged_runs, dtype, weight, bias, runs)
+        return partial(_in_precision, dtype, partial(_merged_runs, weight, bias, runs))
     several = grouped() if len(runs) > 1 else None
     if several is not None:
         bundle, groups = several
-        return partial(_grouped_runs, dtype, weight, bias, bundle.to(dtype), groups)
-    return partial(_added_runs, dtype, weight, bias, [_in(run, dtype) for run in runs])
+        return partial(_in_precision, dtype, partial(_grouped_runs, weight, bias, bundle.to(dtype), groups))
+    return partial(
+        _in_precision, dtype, partial(_added_runs, weight, bias, [_in(run, dtype) for run in runs])
+    )
 
 
 def _in(run: InferenceRun, dtype: torch.dtype) -> InferenceRun:
@@ -115,45 +116,37 @@ def _in(run: InferenceRun, dtype: torch.dtype) -> InferenceRun:
     return run if one is None else replace(run, factors=Factors(one.a.to(dtype), one.b.to(dtype)))
 
 
-def _merged_runs(
-    dtype: torch.dtype, weight: Tensor, bias: Tensor | None, runs: Sequence[InferenceRun], x: Tensor
-) -> Tensor:
+def _in_precision(dtype: torch.dtype, work: Way, x: Tensor) -> Tensor:
+    """The work in a precision, whatever autocast says."""
+    x, kind = x.to(dtype), x.device.type
+    if not torch.is_autocast_enabled(kind):
+        return work(x)
+    with torch.autocast(kind, enabled=False):
+        return work(x)
+
+
+def _merged_runs(weight: Tensor, bias: Tensor | None, runs: Sequence[InferenceRun], x: Tensor) -> Tensor:
     """Each run by itself, long ones with the sum of the weight and their update."""
-    x = x.to(dtype)
     y = x.new_empty(*x.shape[:2], weight.shape[0])
-    with _without_autocast(x):
-        for run in runs:
-            _write(y[run.start : run.stop], x[run.start : run.stop], weight, bias, run)
+    for run in runs:
+        _write(y[run.start : run.stop], x[run.start : run.stop], weight, bias, run)
     return y
 
 
-def _grouped_runs(
-    dtype: torch.dtype, weight: Tensor, bias: Tensor | None, bundle: Bundle, groups: Groups, x: Tensor
-) -> Tensor:
+def _grouped_runs(weight: Tensor, bias: Tensor | None, bundle: Bundle, groups: Groups, x: Tensor) -> Tensor:
     """The layer, and the updates of all runs in two batched products."""
-    x = x.to(dtype)
-    with _without_autocast(x):
-        y = F.linear(x, weight, bias)
-        _add_grouped(y, x, bundle, groups)
+    y = F.linear(x, weight, bias)
+    _add_grouped(y, x, bundle, groups)
     return y
 
 
-def _added_runs(
-    dtype: torch.dtype, weight: Tensor, bias: Tensor | None, runs: Sequence[InferenceRun], x: Tensor
-) -> Tensor:
+def _added_runs(weight: Tensor, bias: Tensor | None, runs: Sequence[InferenceRun], x: Tensor) -> Tensor:
     """The layer, and the update of each run in turn."""
-    x = x.to(dtype)
-    with _without_autocast(x):
-        y = F.linear(x, weight, bias)
-        for run in runs:
-            if run.factors is not None:
-                _add(y[run.start : run.stop], x[run.start : run.stop], run.factors)
+    y = F.linear(x, weight, bias)
+    for run in runs:
+        if run.factors is not None:
+            _add(y[run.start : run.stop], x[run.start : run.stop], run.factors)
     return y
-
-
-def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def _add_grouped(y: Tensor, x: Tensor, bundle: Bundle, groups: Groups) -> None:
