@@ -94,8 +94,10 @@ def before_and_after(rows: Sequence[Dots], name: str) -> str:
         return _svg(figure, f"{name} before and after, per language, with 95 % intervals")
 
 
-def side_by_side(rows: Sequence[Marks], name: str) -> str:
+def side_by_side(rows: Sequence[Marks], name: str, about: str = "per language, with 95 % intervals") -> str:
     """Return an SVG with the rates of each row, one mark and interval per series, on one axis called `name`.
+
+    `about` says to those who cannot see it what the rows and the intervals are.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -109,7 +111,7 @@ def side_by_side(rows: Sequence[Marks], name: str) -> str:
                 place = position + step * (number - (n_series - 1) / 2)
                 _interval(axes, rate, place, _colour(number), marker=_marker(number))
         _rows_axis(axes, [row.label for row in rows], name)
-        return _svg(figure, f"{name} per language, with 95 % intervals")
+        return _svg(figure, f"{name} {about}")
 
 
 def curves(lines: Sequence[Line], name: str, *, percent: bool = False) -> str:

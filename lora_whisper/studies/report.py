@@ -137,6 +137,15 @@ def expansion(part: Part, root: Path, out: Path) -> Section:
         _gains_table(found),
         "### The old languages afterwards",
         _table(["arm", "CER before", "CER after", "points", "transcripts that changed"], rows),
+        "### Steps that a warm start takes",
+        "Until the development CER is as low as scratch's lowest, as a share of scratch's steps.",
+        _table(
+            ["arm", *new],
+            [
+                [name, *(_steps_share(systems[name], systems["scratch"], tag) for tag in new)]
+                for name in ("warm-closest", "warm-random", "warm-farthest")
+            ],
+        ),
         "### What the automatic choice took",
         _table(["seed", *new], [[str(n), *(one[tag] for tag in new)] for n, one in enumerate(choices)]),
         "![development CER](expansion-curves.svg)",
@@ -327,7 +336,7 @@ def _rates_plot(systems: Sequence[System], tags: Sequence[str]) -> str:
         spread = one.mean(tags, "character")
         low, high = max(0.0, spread.mean - spread.sd), spread.mean + spread.sd
         marks.append(Marks(one.name, [Rate(spread.mean, low, high)]))
-    return standalone(side_by_side(marks, "mean CER"))
+    return standalone(side_by_side(marks, "mean CER", "of each arm, with one standard deviation over seeds"))
 
 
 def _curves_plot(systems: Sequence[System], tags: Sequence[str]) -> str:
