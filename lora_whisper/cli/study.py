@@ -50,7 +50,9 @@ size_options = gathered(
         "--learning-rate", type=float, help="Of adapters.  [default: 2e-3, fit for mini; recordings: 1e-4]"
     ),
     click.option(
-        "--full-learning-rate", type=float, help="Of full fine-tuning.  [default: 5e-4, fit for mini]"
+        "--full-learning-rate",
+        type=float,
+        help="Of full fine-tuning.  [default: 5e-4, fit for mini; recordings: 1e-5]",
     ),
 )
 

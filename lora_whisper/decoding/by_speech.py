@@ -81,18 +81,18 @@ def transcribe_by_speech(
                     asr.target(str(clips[index].language))
                 clip = measured(clips[index])
                 found[index] = clip, find_speech(clip, activity, options.activity)
-            except LoraWhisperError as wrong:
-                yield Outcome(index, None, wrong)
+            except LoraWhisperError as error:
+                yield Outcome(index, None, error)
         windows = [
             one
             for index, (clip, regions) in found.items()
             for one in _windows(asr, index, clip, regions, allowed, options)
         ]
         broken = asr.broken_adapters(target for one in windows for target in one.targets)
-        errors = {one.file: broken[target] for one in windows for target in one.targets if target in broken}
-        for file, error in errors.items():
+        faults = {one.file: broken[target] for one in windows for target in one.targets if target in broken}
+        for file, fault in faults.items():
             del found[file]
-            yield Outcome(file, None, error)
+            yield Outcome(file, None, fault)
         windows = [one for one in windows if one.file in found]
         segments = _heard(asr, {index: clip for index, (clip, _) in found.items()}, windows, options)
         for index, (clip, _) in found.items():

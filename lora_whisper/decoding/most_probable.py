@@ -22,7 +22,7 @@ def most_probable(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
     n_rows, n_vocab = scores.shape
     size = n_rows if scores.device.type != "cpu" else max(1, CACHED_BYTES // (4 * n_vocab))
-    parts = [_of_rows(part.float(), count) for part in scores.split(max(1, size))]
+    parts = [_of_rows(part.float(), count) for part in scores.split(size)]
     return torch.cat([values for values, _ in parts]), torch.cat([tokens for _, tokens in parts])
 
 

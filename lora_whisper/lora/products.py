@@ -99,15 +99,15 @@ def infer(
     """
     weight = converted(weight, dtype)
     bias = None if bias is None else converted(bias, dtype)
+    work: Way
     if any(_merging_pays(run, length, weight) for run in runs):
-        return partial(_in_precision, dtype, partial(_merged_runs, weight, bias, runs))
-    several = grouped() if len(runs) > 1 else None
-    if several is not None:
+        work = partial(_merged_runs, weight, bias, runs)
+    elif len(runs) > 1 and (several := grouped()) is not None:
         bundle, groups = several
-        return partial(_in_precision, dtype, partial(_grouped_runs, weight, bias, bundle.to(dtype), groups))
-    return partial(
-        _in_precision, dtype, partial(_added_runs, weight, bias, [_in(run, dtype) for run in runs])
-    )
+        work = partial(_grouped_runs, weight, bias, bundle.to(dtype), groups)
+    else:
+        work = partial(_added_runs, weight, bias, [_in(run, dtype) for run in runs])
+    return partial(_in_precision, dtype, work)
 
 
 def _in(run: InferenceRun, dtype: torch.dtype) -> InferenceRun:

@@ -74,8 +74,18 @@ class Size:
 
 
 FULL = Size()
-WHOLE = replace(FULL, base=(0,) * 4, new=(0,) * 4, many=0, many_test=0, dev=0, test=0, training=TrainConfig())
-"""For recordings: all of them."""
+WHOLE = replace(
+    FULL,
+    base=(0,) * 4,
+    new=(0,) * 4,
+    many=0,
+    many_test=0,
+    dev=0,
+    test=0,
+    training=TrainConfig(),
+    full_learning_rate=1e-5,
+)
+"""For recordings: all of them, with the paper's training; all weights learn at a tenth of its rate."""
 QUICK = Size(
     base=(24, 28, 32, 24),
     new=(24, 24, 24, 24),

@@ -48,9 +48,13 @@ def write_report(planned: Sequence[Part], names: Sequence[str], root: Path, out:
     if paper:
         writers = {
             "multilingual": lambda: multilingual(paper, root / "paper", out),
-            "capacity": lambda: capacity(paper, root / "paper"),
+            "capacity": lambda: beside(
+                paper, root / "paper", "capacity", "Rank, layers, and all weights", "full"
+            ),
             "expansion": lambda: expansion(paper, root / "paper", out),
-            "moe-cost": lambda: mixtures(paper, root / "paper"),
+            "moe-cost": lambda: beside(
+                paper, root / "paper", "moe-cost", "One adapter against a mixture", "scratch"
+            ),
         }
     if "similarity" in by_name:
         writers["similarity"] = lambda: starts(by_name["similarity"], root / "similarity", out)
@@ -84,19 +88,6 @@ def multilingual(part: Part, root: Path, out: Path) -> Section:
     ]
     headline = next(gain for gain in found if gain.baseline == "full")
     return "\n\n".join(text), _headline(headline) | {"gains": [asdict(one) for one in found]}
-
-
-def capacity(part: Part, root: Path) -> Section:
-    """What keeps an adapter behind full fine-tuning: its rank, or the weights that it does not reach."""
-    tags = tuple(part.bench.base)
-    systems = _load(part, root, [arm.name for arm in STUDIES["capacity"]])
-    others = [one for name, one in systems.items() if name != "full"]
-    found = [
-        gain for unit in _units(tags) for gain in gains(others, systems["full"], _of_unit(tags, unit), unit)
-    ]
-    text = ["## Rank, layers, and all weights", _rates_table(list(systems.values()), tags)]
-    text += [_gains_table(found), _costs_table(list(systems.values()))]
-    return "\n\n".join(text), {"gains": [asdict(one) for one in found]}
 
 
 def expansion(part: Part, root: Path, out: Path) -> Section:
@@ -160,17 +151,16 @@ def expansion(part: Part, root: Path, out: Path) -> Section:
     }
 
 
-def mixtures(part: Part, root: Path) -> Section:
-    """One adapter against mixtures of experts: rate, time, memory, parameters."""
-    tags = tuple(part.bench.new)
-    systems = _load(part, root, [arm.name for arm in STUDIES["moe-cost"]])
-    others = [one for name, one in systems.items() if name != "scratch"]
+def beside(part: Part, root: Path, study: str, title: str, baseline: str) -> Section:
+    """All arms of a study against one of them: rates, gains, and what each costs."""
+    arms = STUDIES[study]
+    tags = tuple(part.bench.base if arms[0].learns == "base" else part.bench.new)
+    systems = _load(part, root, [arm.name for arm in arms])
+    others = [one for name, one in systems.items() if name != baseline]
     found = [
-        gain
-        for unit in _units(tags)
-        for gain in gains(others, systems["scratch"], _of_unit(tags, unit), unit)
+        gain for unit in _units(tags) for gain in gains(others, systems[baseline], _of_unit(tags, unit), unit)
     ]
-    text = ["## One adapter against a mixture", _rates_table(list(systems.values()), tags)]
+    text = [f"## {title}", _rates_table(list(systems.values()), tags)]
     text += [_gains_table(found), _costs_table(list(systems.values()))]
     return "\n\n".join(text), {"gains": [asdict(one) for one in found]}
 
@@ -317,12 +307,16 @@ def _gains_table(found: Sequence[Gain]) -> str:
             one.baseline,
             "CER" if one.unit == "character" else "WER",
             _signed(one.relative),
-            f"{one.p_adjusted:.4f}",
-            f"{one.pairs_p_adjusted:.4f}",
+            _p_value(one.p_adjusted),
+            _p_value(one.pairs_p_adjusted),
         ]
         for one in found
     ]
     return _table(["arm", "against", "in", "relative gain", "p, bootstrap", "p, matched pairs"], rows)
+
+
+def _p_value(p: float) -> str:
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def _signed(rate: Rate) -> str:
