@@ -8,21 +8,28 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lora_whisper import audio
+from lora_whisper.audio import AudioContext
 from lora_whisper.errors import CheckpointError, OutputError, UsageError
 from lora_whisper.files import replaced_folder, write_json
 from lora_whisper.memory import keep_freed_memory
+from lora_whisper.model.configuration import (
+    audio_context,
+    dimensions,
+    generation_config,
+    known_tokens,
+    model_config,
+    preprocessor_config,
+)
 from lora_whisper.model.tokenizer import Tokenizer
 from lora_whisper.model.whisper import ModelDimensions, Whisper
 
-AudioContext = Literal["full", "dynamic"]
 Precision = Literal["fp32", "bf16"]
 
 MINI = "mini"
@@ -31,20 +38,6 @@ MINI = "mini"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _SHARD_INDEX = "model.safetensors.index.json"
 _HUB_FILES = ("model.safetensors", "model-*-of-*.safetensors", "*.json", "*.txt")
-
-_DIMENSIONS = {
-    "n_mels": "num_mel_bins",
-    "n_audio_ctx": "max_source_positions",
-    "n_audio_state": "d_model",
-    "n_audio_head": "encoder_attention_heads",
-    "n_audio_layer": "encoder_layers",
-    "n_vocab": "vocab_size",
-    "n_text_ctx": "max_target_positions",
-    "n_text_state": "d_model",
-    "n_text_head": "decoder_attention_heads",
-    "n_text_layer": "decoder_layers",
-}
-"""Our names of the dimensions to those in config.json."""
 
 _TO_HUGGINGFACE = {
     "blocks": "layers",
@@ -135,7 +128,7 @@ def load_backbone(
     keep_freed_memory()
     folder = _find(str(name))
     config = _read_json(folder / "config.json")
-    dims = _dimensions(config, folder)
+    dims = dimensions(config, folder)
     generation = _read_json(folder / "generation_config.json", optional=True)
     if generation.get("is_multilingual") is False:
         raise CheckpointError(f"{name}: an English-only Whisper; take the multilingual one (without .en)")
@@ -150,10 +143,10 @@ def load_backbone(
         model=_to_device(_load_model(folder, dims), device),
         tokenizer=tokenizer,
         name=str(name),
-        audio_context=_audio_context(config, folder),
+        audio_context=audio_context(config, folder),
         alignment_heads=tuple((layer, head) for layer, head in generation.get("alignment_heads") or ()),
-        suppress_tokens=_tokens(suppressed.get("suppress_tokens"), dims),
-        begin_suppress_tokens=_tokens(suppressed.get("begin_suppress_tokens"), dims),
+        suppress_tokens=known_tokens(suppressed.get("suppress_tokens"), dims),
+        begin_suppress_tokens=known_tokens(suppressed.get("begin_suppress_tokens"), dims),
     )
     if precision == "bf16":
         _ = backbone.fingerprint  # that of the weights before they are rounded
@@ -168,9 +161,9 @@ def save_backbone(backbone: Backbone, folder: Path, dtype: torch.dtype = torch.f
         OutputError: the folder cannot be written.
     """
     with replaced_folder(folder) as new:
-        write_json(new / "config.json", _config(backbone, dtype))
-        write_json(new / "generation_config.json", _generation_config(backbone))
-        write_json(new / "preprocessor_config.json", _preprocessor_config(backbone.model.dims))
+        write_json(new / "config.json", model_config(backbone, dtype))
+        write_json(new / "generation_config.json", generation_config(backbone))
+        write_json(new / "preprocessor_config.json", preprocessor_config(backbone.model.dims))
         backbone.tokenizer.save(new)
         tensors = {
             huggingface_name(name): parameter.detach().to("cpu", dtype).contiguous()
@@ -228,36 +221,6 @@ def _read_json(path: Path, optional: bool = False) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: not a JSON object; download the model again")
     return value
-
-
-def _dimensions(config: dict[str, Any], folder: Path) -> ModelDimensions:
-    where = folder / "config.json"
-    if config.get("model_type") != "whisper":
-        raise CheckpointError(f"{where}: model_type is {config.get('model_type')!r}, not 'whisper'")
-    for key in set(_DIMENSIONS.values()):
-        if not isinstance(config.get(key), int) or config[key] < 1:
-            raise CheckpointError(f"{where}: {key} is {config.get(key)!r}; it must be a positive integer")
-    dims = ModelDimensions(**{ours: config[theirs] for ours, theirs in _DIMENSIONS.items()})
-    for heads in (dims.n_audio_head, dims.n_text_head):
-        if dims.n_audio_state % heads:
-            raise CheckpointError(f"{where}: d_model {dims.n_audio_state} is no multiple of {heads} heads")
-    if config.get("scale_embedding") or config.get("activation_function", "gelu") != "gelu":
-        raise CheckpointError(f"{where}: only Whisper's own gelu without scale_embedding is supported")
-    return dims
-
-
-def _audio_context(config: dict[str, Any], folder: Path) -> AudioContext:
-    section = config.get("lora_whisper")
-    context = section.get("audio_context", "full") if isinstance(section, dict) else "full"
-    for known in get_args(AudioContext):
-        if context == known:
-            return known
-    raise CheckpointError(f"{folder / 'config.json'}: audio_context is {context!r}, not 'full' or 'dynamic'")
-
-
-def _tokens(ids: list[int] | None, dims: ModelDimensions) -> tuple[int, ...]:
-    """Those tokens that the model has: transformers fills in the ids of other vocabularies by default."""
-    return tuple(token for token in ids or () if 0 <= token < dims.n_vocab)
 
 
 def _load_model(folder: Path, dims: ModelDimensions) -> Whisper:
@@ -333,70 +296,3 @@ def _to_device(model: Whisper, device: torch.device | str) -> Whisper:
     except (RuntimeError, AssertionError) as error:  # torch asserts that CUDA is compiled in
         reason = (str(error).splitlines() or [""])[0]
         raise UsageError(f"device {str(device)!r} cannot be used ({reason}); try cpu") from None
-
-
-def _config(backbone: Backbone, dtype: torch.dtype) -> dict[str, Any]:
-    dims, tokenizer = backbone.model.dims, backbone.tokenizer
-    return {
-        "architectures": ["WhisperForConditionalGeneration"],
-        "model_type": "whisper",
-        **{theirs: getattr(dims, ours) for ours, theirs in _DIMENSIONS.items()},
-        "encoder_ffn_dim": 4 * dims.n_audio_state,
-        "decoder_ffn_dim": 4 * dims.n_text_state,
-        "num_hidden_layers": dims.n_audio_layer,
-        "activation_function": "gelu",
-        "scale_embedding": False,
-        "tie_word_embeddings": True,
-        "is_encoder_decoder": True,
-        "use_cache": True,
-        "dropout": 0.0,
-        "attention_dropout": 0.0,
-        "activation_dropout": 0.0,
-        "init_std": 0.02,
-        "bos_token_id": tokenizer.eot,
-        "eos_token_id": tokenizer.eot,
-        "pad_token_id": tokenizer.eot,
-        "decoder_start_token_id": tokenizer.sot,
-        "torch_dtype": str(dtype).removeprefix("torch."),
-        "lora_whisper": {"audio_context": backbone.audio_context},
-    }
-
-
-def _generation_config(backbone: Backbone) -> dict[str, Any]:
-    tokenizer = backbone.tokenizer
-    config: dict[str, Any] = {
-        "is_multilingual": True,
-        "lang_to_id": {f"<|{code}|>": tokenizer.language_token(code) for code in tokenizer.languages},
-        "task_to_id": {"transcribe": tokenizer.transcribe, "translate": tokenizer.translate},
-        "no_timestamps_token_id": tokenizer.no_timestamps,
-        "prev_sot_token_id": tokenizer.sot_prev,
-        "max_initial_timestamp_index": 50,
-        "max_length": backbone.model.dims.n_text_ctx,
-        "return_timestamps": False,
-        "bos_token_id": tokenizer.eot,
-        "eos_token_id": tokenizer.eot,
-        "pad_token_id": tokenizer.eot,
-        "decoder_start_token_id": tokenizer.sot,
-        "suppress_tokens": list(backbone.suppress_tokens),
-        "begin_suppress_tokens": list(backbone.begin_suppress_tokens),
-    }
-    if backbone.alignment_heads:
-        config["alignment_heads"] = [list(pair) for pair in backbone.alignment_heads]
-    return config
-
-
-def _preprocessor_config(dims: ModelDimensions) -> dict[str, Any]:
-    return {
-        "feature_extractor_type": "WhisperFeatureExtractor",
-        "processor_class": "WhisperProcessor",
-        "feature_size": dims.n_mels,
-        "sampling_rate": audio.SAMPLE_RATE,
-        "hop_length": audio.HOP_LENGTH,
-        "n_fft": audio.N_FFT,
-        "chunk_length": audio.CHUNK_LENGTH_S,
-        "n_samples": audio.N_SAMPLES,
-        "nb_max_frames": audio.N_FRAMES,
-        "padding_side": "right",
-        "padding_value": 0.0,
-        "return_attention_mask": False,
-    }
