@@ -51,7 +51,7 @@ CASES = (
 
 def gathered(layer: LoRALinear, x: Tensor, routing: Routing) -> Tensor:
     """A and B of each row in a batch of their own, two batched products."""
-    return F.linear(x, layer.weight, layer.bias) + layer._mixed(x, routing)
+    return F.linear(x, layer.weight, layer.bias) + layer.update(x, routing)
 
 
 def grouped(layer: LoRALinear, x: Tensor, routing: Routing) -> Tensor:

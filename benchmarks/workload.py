@@ -22,7 +22,7 @@ from lora_whisper.audio import SAMPLE_RATE, AudioContext, features
 from lora_whisper.data.batching import Row
 from lora_whisper.languages import WHISPER_LANGUAGES
 from lora_whisper.lora.bank import AdapterBank
-from lora_whisper.lora.layers import LoRAConfig
+from lora_whisper.lora.parts import LoRAConfig
 from lora_whisper.model.checkpoint import Backbone, load_backbone, save_backbone
 from lora_whisper.model.tokenizer import N_TIMESTAMPS, TIMESTAMP_STEP_S, Tokenizer
 from lora_whisper.model.whisper import ModelDimensions, Whisper

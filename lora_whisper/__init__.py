@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lora_whisper.evaluation.evaluate import evaluate
     from lora_whisper.languages import Language
     from lora_whisper.lora.bank import Adapter, AdapterBank, AdapterInfo
-    from lora_whisper.lora.layers import LoRAConfig
+    from lora_whisper.lora.parts import LoRAConfig
     from lora_whisper.model.checkpoint import Backbone, load_backbone, save_backbone
     from lora_whisper.model.language_id import detect_language
     from lora_whisper.model.routing import Routing
@@ -61,7 +61,7 @@ _HOMES = {
     "evaluation.evaluate": ("evaluate",),
     "languages": ("Language",),
     "lora.bank": ("Adapter", "AdapterBank", "AdapterInfo"),
-    "lora.layers": ("LoRAConfig",),
+    "lora.parts": ("LoRAConfig",),
     "model.checkpoint": ("Backbone", "load_backbone", "save_backbone"),
     "model.language_id": ("detect_language",),
     "model.routing": ("Routing",),

@@ -36,7 +36,7 @@ from lora_whisper.files import prepare_folder, write_json
 from lora_whisper.jobs import Corpus, adapter_rows, similarity, train_adapters
 from lora_whisper.languages import language
 from lora_whisper.lora.bank import AdapterBank
-from lora_whisper.lora.layers import LoRAConfig
+from lora_whisper.lora.parts import LoRAConfig
 from lora_whisper.model.checkpoint import load_backbone
 from lora_whisper.new_language import Expansion, add_language
 from lora_whisper.training.monitor import ConsoleMonitor, LogMonitor, Monitor, Monitors, TensorBoardMonitor

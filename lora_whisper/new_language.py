@@ -19,7 +19,6 @@ from lora_whisper.jobs import Corpus, Report, similarity, train_adapters
 from lora_whisper.lora.adapter import Adapter, Gating
 from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.lora.expansion import adapter_candidates
-from lora_whisper.lora.layers import LoRAConfig
 from lora_whisper.lora.mixture import chosen_experts
 from lora_whisper.model.checkpoint import weights_fingerprint
 from lora_whisper.training.monitor import Monitor
@@ -41,7 +40,7 @@ class Beginning:
         method: "warm-start": a copy of the most similar adapter; "scratch": a fresh one; "moe": a fresh one
             beside the most similar adapters, which it borrows.
         source: language to start from, or the one expert to borrow; None for the most similar.
-        shape: of a fresh adapter; None for that of the most similar one.
+        rank: of a fresh adapter, which else has the shape of the most similar one; None for its rank, too.
         experts: how many adapters a mixture borrows at most.
         threshold: least similarity of what is copied or borrowed.
         gating: who weighs the experts.
@@ -51,7 +50,7 @@ class Beginning:
 
     method: Method = "warm-start"
     source: str | None = None
-    shape: LoRAConfig | None = None
+    rank: int | None = None
     experts: int = 2
     threshold: float = 0.0
     gating: Gating = "fixed"
@@ -179,7 +178,8 @@ def begin(
     """
     nearest = next(iter(found))
     source = bank[beginning.source or nearest]
-    shape = beginning.shape or source.config
+    rank = beginning.rank or source.config.rank
+    shape = replace(source.config, rank=rank, alpha=source.config.scale * rank)
     token = beginning.token_language or (None if bank.has_token(tag) else source.info.token_language)
     if beginning.method == "scratch":
         return bank.add(tag, shape, seed=seed, token_language=token)

@@ -8,7 +8,7 @@ from lora_whisper.data.manifest import Utterance, read_manifest
 from lora_whisper.errors import LoraWhisperError, TrainingError, UnknownLanguage
 from lora_whisper.jobs import Corpus, data_fingerprint, hold_out, similarity, train_adapters
 from lora_whisper.lora.bank import AdapterBank
-from lora_whisper.lora.layers import LoRAConfig
+from lora_whisper.lora.parts import LoRAConfig
 from lora_whisper.training.trainer import TrainConfig
 
 CONFIG = TrainConfig(epochs=2, learning_rate=1e-3, batch_s=4.0, precision="fp32", seed=3)

@@ -10,7 +10,7 @@ from lora_whisper.data.manifest import read_manifest
 from lora_whisper.errors import AdapterError, TrainingError
 from lora_whisper.jobs import Corpus, hold_out
 from lora_whisper.lora.bank import AdapterBank
-from lora_whisper.lora.layers import LoRAConfig
+from lora_whisper.lora.parts import LoRAConfig
 from lora_whisper.new_language import (
     METHODS,
     Beginning,
@@ -69,7 +69,7 @@ def test_a_new_language_starts_from_the_most_similar_and_changes_no_other(
 def test_a_new_language_may_start_from_a_named_one_or_from_scratch(corpus: Corpus, tmp_path: Path) -> None:
     bank = AdapterBank(toy_backbone())
     for tag in ("en", "it"):
-        bank.add(tag, LoRAConfig(4))
+        bank.add(tag, LoRAConfig(4, 8, ("q", "conv1")))
     for number, source in enumerate(("en", "it")):
         part = add_language(
             bank, "pl", corpus, CONFIG, tmp_path / str(number), beginning=Beginning(source=source)
@@ -77,9 +77,10 @@ def test_a_new_language_may_start_from_a_named_one_or_from_scratch(corpus: Corpu
         assert part.adapter.info.start is not None and part.adapter.info.start.language == source
         bank.remove("pl")
     fresh = add_language(
-        bank, "pl", corpus, CONFIG, tmp_path / "scratch", beginning=Beginning("scratch", shape=LoRAConfig(2))
+        bank, "pl", corpus, CONFIG, tmp_path / "scratch", beginning=Beginning("scratch", rank=2)
     )
-    assert fresh.adapter.info.start is None and fresh.adapter.config.rank == 2
+    assert fresh.adapter.info.start is None
+    assert fresh.adapter.config == LoRAConfig(2, 4, ("q", "conv1"))  # the shape of the most similar one
 
 
 def test_a_language_without_a_token_borrows_that_of_its_source(speech_folder: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from toy_whisper import toy_backbone, toy_bank
 
 from lora_whisper.lora.adapter import Expert, Gating
 from lora_whisper.lora.bank import AdapterBank
-from lora_whisper.lora.layers import LoRAConfig
+from lora_whisper.lora.parts import LoRAConfig
 from lora_whisper.model.routing import Routing
 
 RANKS = {"pl": 4, "it": 4, "cy": 4, "zh": 4}

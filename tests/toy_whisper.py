@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lora_whisper.audio import SAMPLE_RATE
 from lora_whisper.lora.bank import AdapterBank
-from lora_whisper.lora.layers import LoRAConfig
+from lora_whisper.lora.parts import LoRAConfig
 from lora_whisper.model.checkpoint import Backbone
 from lora_whisper.model.tokenizer import Tokenizer, train_tokenizer
 from lora_whisper.model.whisper import ModelDimensions, Whisper

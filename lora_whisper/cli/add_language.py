@@ -49,7 +49,6 @@ class BeginningOptions:
         Raises:
             UsageError: options contradict each other or are out of range.
         """
-        from lora_whisper.lora.layers import LoRAConfig
         from lora_whisper.new_language import Beginning
 
         if self.start and self.method == "scratch":
@@ -60,9 +59,8 @@ class BeginningOptions:
             )
         if self.experts < 1 or not 0 <= self.threshold <= 1:
             raise UsageError("--experts must be 1 or more, and --threshold a probability")
-        shape = LoRAConfig(rank=self.rank, alpha=float(self.rank)) if self.rank else None
         method: Any = "warm-start" if self.method == "auto" else self.method
-        return Beginning(method, self.start, shape, self.experts, self.threshold, self.gating, self.own)
+        return Beginning(method, self.start, self.rank, self.experts, self.threshold, self.gating, self.own)
 
 
 beginning_options = gathered(
@@ -79,7 +77,9 @@ beginning_options = gathered(
         "--start", metavar="TAG", help="Language to copy or borrow.  [default: the most similar one]"
     ),
     click.option(
-        "--rank", type=int, help="Rank of a fresh adapter.  [default: that of the most similar one]"
+        "--rank",
+        type=click.IntRange(1),
+        help="Rank of a fresh adapter, which else is shaped like the most similar one.  [default: its rank]",
     ),
     click.option("--experts", type=int, default=2, help="Adapters that a mixture borrows at most."),
     click.option(

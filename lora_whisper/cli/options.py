@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lora_whisper.decoding.transcribe import LoraWhisper
     from lora_whisper.jobs import Corpus
     from lora_whisper.lora.bank import AdapterBank
-    from lora_whisper.lora.layers import LoRAConfig
+    from lora_whisper.lora.parts import LoRAConfig
     from lora_whisper.model.checkpoint import Backbone, Precision
     from lora_whisper.training.trainer import TrainConfig
 
@@ -187,6 +187,7 @@ class LoRAOptions:
 
     rank: int
     alpha: float | None
+    convolutions: bool
 
     def config(self) -> "LoRAConfig":
         """The adapter's configuration.
@@ -194,9 +195,10 @@ class LoRAOptions:
         Raises:
             UsageError: a value is out of range.
         """
-        from lora_whisper.lora.layers import LoRAConfig
+        from lora_whisper.lora.parts import LINEAR, MODULES, LoRAConfig
 
-        return LoRAConfig(rank=self.rank, alpha=float(self.rank) if self.alpha is None else self.alpha)
+        alpha = float(self.rank) if self.alpha is None else self.alpha
+        return LoRAConfig(self.rank, alpha, MODULES if self.convolutions else LINEAR)
 
 
 @dataclass(frozen=True)
@@ -278,6 +280,11 @@ lora_options = gathered(
     LoRAOptions,
     click.option("--rank", type=int, default=32, help="Rank of the adapters."),
     click.option("--alpha", type=float, help="Updates are scaled by alpha / rank.  [default: the rank]"),
+    click.option(
+        "--convolutions",
+        is_flag=True,
+        help="Adapt the encoder's convolutions, too: for recordings that sound unlike what it knows.",
+    ),
 )
 
 output_options = gathered(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lora_whisper.errors import AdapterError
-from lora_whisper.lora.layers import Gate, LoRAConfig, LoRALinear, LowRank
+from lora_whisper.lora.parts import Gate, LoRAConfig, LowRank
+from lora_whisper.lora.updates import Adapted
 from lora_whisper.model.routing import Route
 
 _KINDS = {"query": "q", "key": "k", "value": "v"}
@@ -151,19 +152,20 @@ def tensors_fingerprint(
     return digest.hexdigest()
 
 
-def fresh_parts(layers: Mapping[str, LoRALinear], config: LoRAConfig, seed: int) -> dict[str, LowRank]:
+def fresh_parts(layers: Mapping[str, Adapted], config: LoRAConfig, seed: int) -> dict[str, LowRank]:
     """Parts of an untrained adapter; each layer draws from a stream of its own."""
     parts = {}
     for path, layer in layers.items():
         if module_kind(path) in config.modules:
             digest = hashlib.sha256(f"{seed} {path}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
-            parts[path] = LowRank.fresh(layer, config, generator)
+            part = LowRank.fresh(layer.in_features, layer.out_features, config, generator)
+            parts[path] = part.to(layer.weight.device)
     return parts
 
 
 def parts_from(
-    layers: Mapping[str, LoRALinear],
+    layers: Mapping[str, Adapted],
     config: LoRAConfig,
     tensors: Mapping[str, Tensor],
     where: str,

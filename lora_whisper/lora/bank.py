@@ -21,9 +21,10 @@ from lora_whisper.lora.adapter import (
     parts_from,
 )
 from lora_whisper.lora.cache import AdapterCache, Lease, OnDemandAdapter, route_of
-from lora_whisper.lora.layers import Gate, LoRAConfig, LowRank, adaptable
+from lora_whisper.lora.layers import adaptable
 from lora_whisper.lora.mixture import borrowed, flatten, fresh_gates, merged_model
 from lora_whisper.lora.opening import attach, described_in, detach, fitting_info, made, token_for
+from lora_whisper.lora.parts import Gate, LoRAConfig, LowRank
 from lora_whisper.lora.storage import Description, describe_adapter, read_adapter, write_adapter
 from lora_whisper.model.routing import Route, Routing
 from lora_whisper.model.whisper import Whisper

@@ -14,16 +14,19 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import torch
 
 from lora_whisper.errors import AdapterError
 from lora_whisper.lora.adapter import Adapter, AdapterInfo
-from lora_whisper.lora.layers import LoRALinear, LowRank
 from lora_whisper.lora.opening import attach, detach, made
 from lora_whisper.lora.storage import Description, describe_adapter, read_adapter
+from lora_whisper.lora.updates import Adapted
 from lora_whisper.model.routing import Route
+
+if TYPE_CHECKING:
+    from lora_whisper.lora.parts import LowRank
 
 _log = logging.getLogger(__name__)
 
@@ -125,7 +128,7 @@ class AdapterCache:
             on top.
     """
 
-    def __init__(self, layers: Mapping[str, LoRALinear], memory_bytes: int | None = None) -> None:
+    def __init__(self, layers: Mapping[str, Adapted], memory_bytes: int | None = None) -> None:
         self.memory_bytes = memory_bytes
         self._layers = layers
         self._lock = threading.RLock()
@@ -281,7 +284,7 @@ class _Evicted:
         )
 
 
-def _mark(layers: Mapping[str, LoRALinear], adapter: Adapter, mark: Any) -> None:
+def _mark(layers: Mapping[str, Adapted], adapter: Adapter, mark: Any) -> None:
     """Set the mark in the first layer of an adapter; None takes it away."""
     path = next(iter((*adapter.parts, *adapter.gates)), None)
     if path is not None:

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from lora_whisper.errors import AdapterError, TooFar
 from lora_whisper.lora.adapter import Adapter, Expert, Gating
-from lora_whisper.lora.layers import Gate, LoRAConfig, LoRALinear, LowRank
+from lora_whisper.lora.layers import LoRAConvolution, LoRALinear
+from lora_whisper.lora.parts import Gate, LoRAConfig, LowRank
+from lora_whisper.lora.updates import Adapted
 from lora_whisper.model.whisper import Whisper
 
 
@@ -75,7 +77,7 @@ def borrowed(adapters: Mapping[str, Adapter], wanted: Sequence[Expert], where: s
 
 
 def fresh_gates(
-    layers: Mapping[str, LoRALinear], experts: Sequence[Adapter], own: Mapping[str, LowRank], gating: Gating
+    layers: Mapping[str, Adapted], experts: Sequence[Adapter], own: Mapping[str, LowRank], gating: Gating
 ) -> dict[str, Gate]:
     """Untrained gates of a mixture, which leave the weights of the routing as they are.
 
@@ -99,7 +101,7 @@ def fresh_gates(
 
 
 def gates_from(
-    layers: Mapping[str, LoRALinear], tensors: Mapping[str, Tensor], count: int, where: str
+    layers: Mapping[str, Adapted], tensors: Mapping[str, Tensor], count: int, where: str
 ) -> dict[str, Gate]:
     """Gates with copies of these tensors (`….gate`), for `count` adapters.
 
@@ -165,7 +167,7 @@ def updates_of(adapter: Adapter) -> dict[str, Tensor]:
     return {path: b @ a for path, (a, b) in stacks.items()}
 
 
-def merged_model(model: Whisper, layers: Mapping[str, LoRALinear], adapter: Adapter) -> Whisper:
+def merged_model(model: Whisper, layers: Mapping[str, Adapted], adapter: Adapter) -> Whisper:
     """A plain Whisper of its own, with the adapter merged into the weights in float32.
 
     Raises:
@@ -176,8 +178,8 @@ def merged_model(model: Whisper, layers: Mapping[str, LoRALinear], adapter: Adap
     merged = copy.deepcopy(model, shared)
     for path in layers:
         layer = merged.get_submodule(path)
-        if isinstance(layer, LoRALinear):
-            merged.set_submodule(path, layer.to_linear(updates.get(path)))
+        if isinstance(layer, LoRALinear | LoRAConvolution):
+            merged.set_submodule(path, layer.plain(updates.get(path)))
     return merged
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from lora_whisper.errors import AdapterError, BackboneMismatch, UnknownLanguage
 from lora_whisper.languages import normalize_tag, whisper_code
 from lora_whisper.lora.adapter import Adapter, AdapterInfo, parts_from
-from lora_whisper.lora.layers import LoRALinear
 from lora_whisper.lora.mixture import gates_from
 from lora_whisper.lora.storage import Description, StoredAdapter, adapter_folders, describe_adapter
+from lora_whisper.lora.updates import Adapted
 
 if TYPE_CHECKING:
     from lora_whisper.model.checkpoint import Backbone
@@ -88,7 +88,7 @@ def token_for(backbone: "Backbone", tag: str, wanted: str | None, source: Adapte
 
 
 def made(
-    layers: Mapping[str, LoRALinear],
+    layers: Mapping[str, Adapted],
     slot: int,
     stored: StoredAdapter,
     info: AdapterInfo,
@@ -105,7 +105,7 @@ def made(
     return Adapter(slot, stored.config, parts, info, experts, gates)
 
 
-def attach(layers: Mapping[str, LoRALinear], adapter: Adapter) -> None:
+def attach(layers: Mapping[str, Adapted], adapter: Adapter) -> None:
     """Hand the layers their parts of an adapter, under its slot."""
     for path, part in adapter.parts.items():
         layers[path].adapters[adapter.slot] = part
@@ -113,7 +113,7 @@ def attach(layers: Mapping[str, LoRALinear], adapter: Adapter) -> None:
         layers[path].gates[adapter.slot] = gate
 
 
-def detach(layers: Mapping[str, LoRALinear], adapter: Adapter) -> None:
+def detach(layers: Mapping[str, Adapted], adapter: Adapter) -> None:
     """Take them from the layers again."""
     for path in adapter.gates:
         layers[path].gates.pop(adapter.slot, None)

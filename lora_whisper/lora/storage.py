@@ -34,9 +34,10 @@ from lora_whisper.lora.adapter import (
     module_kind,
     tensors_fingerprint,
 )
-from lora_whisper.lora.layers import MODULES, LoRAConfig
+from lora_whisper.lora.parts import CONVOLUTIONS, LINEAR, MODULES, LoRAConfig
 from lora_whisper.lora.tensor_file import TensorFile, read_tensor_file
 from lora_whisper.model.checkpoint import huggingface_name, our_name
+from lora_whisper.model.whisper import KERNEL
 
 CONFIG_FILE = "adapter_config.json"
 TENSORS_FILE = "adapter_model.safetensors"
@@ -132,7 +133,7 @@ def write_adapter(
         raise OutputError(f"{folder}: exists and is not an adapter; choose another output folder")
     stored = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
     gates = {name: tensor for name, tensor in stored.items() if name.endswith(_GATE)}
-    named = {_peft_name(name): tensor for name, tensor in stored.items() if name not in gates}
+    named = {_peft_name(name): _as_in_peft(name, one) for name, one in stored.items() if name not in gates}
     described = {"format": FORMAT, **asdict(info)}
     fingerprint = described["fingerprint"] = tensors_fingerprint(config, stored, info.experts)
     with replaced_folder(folder) as temporary:
@@ -227,6 +228,14 @@ def _checksum(files: Collection[TensorFile], described: Description) -> str:
     return digest.hexdigest()
 
 
+def _as_in_peft(name: str, tensor: Tensor) -> Tensor:
+    """The tensor as PEFT shapes it: of a convolution, A is (R, in, kernel) and B (out, R, 1)."""
+    path, _, leaf = name.rpartition(".")
+    if module_kind(path) not in CONVOLUTIONS:
+        return tensor
+    return tensor.unflatten(1, (-1, KERNEL)) if leaf == "a" else tensor.unsqueeze(2)
+
+
 def _peft_name(name: str) -> str:
     path, _, leaf = name.rpartition(".")
     return f"{_PEFT_PREFIX}{huggingface_name(path)}.{_PEFT_LEAVES[leaf]}"
@@ -292,7 +301,7 @@ def _our_tensors(path: Path, file: TensorFile, modules: Collection[str]) -> dict
         name = ours.get(key) or ours.get(full_key)
         if name is None:
             raise AdapterError(f"{path}: {key} does not belong to a LoRA of this backbone")
-        tensors[name] = tensor.to(torch.float32)
+        tensors[name] = tensor.flatten(1).to(torch.float32)  # factors of convolutions are matrices to us
     return tensors
 
 
@@ -316,9 +325,9 @@ def _lora_config(path: Path, values: Mapping[str, Any]) -> LoRAConfig:
 
 
 def _modules(paths: Iterable[str]) -> tuple[str, ...]:
-    """Which of `MODULES` these layers are; all of them without any, as for experts alone."""
+    """Which of `MODULES` these layers are; the linear ones without any, as for experts alone."""
     kinds = {module_kind(path) for path in paths}
-    return tuple(kind for kind in MODULES if kind in kinds) or MODULES
+    return tuple(kind for kind in MODULES if kind in kinds) or LINEAR
 
 
 def _check_plain_lora(path: Path, values: Mapping[str, Any]) -> None:

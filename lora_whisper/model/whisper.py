@@ -9,7 +9,7 @@ V vocabulary.
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,10 @@ from lora_whisper.model.routing import Routing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+KERNEL = 3
+"""Frames that an output of a convolution is made of."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,27 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor, routing: Routing | None = None) -> Tensor:  # noqa: ARG002
         """Outputs (..., out) of inputs (..., in)."""
         return linear(x, self.weight, self.bias)
+
+
+class Convolution(nn.Conv1d):
+    """A convolution over time, padded by one frame on each side, that has no use for the routing either."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int = 1, device: str | None = None) -> None:
+        super().__init__(n_in, n_out, KERNEL, stride, padding=KERNEL // 2, device=device)
+
+    def forward(self, x: Tensor, routing: Routing | None = None) -> Tensor:  # noqa: ARG002
+        """Outputs (B, out, T') of inputs (B, in, T)."""
+        return super().forward(x)
+
+    def alike(self, kind: "type[_Convolution]") -> "_Convolution":
+        """The same layer, same parameters, as another kind of it."""
+        layer = kind(self.in_channels, self.out_channels, int(self.stride[0]), device="meta")
+        layer.weight, layer.bias = self.weight, self.bias
+        layer.training = self.training
+        return layer
+
+
+_Convolution = TypeVar("_Convolution", bound=Convolution)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -207,8 +232,8 @@ class AudioEncoder(BlockStack):
 
     def __init__(self, dims: ModelDimensions) -> None:
         super().__init__()
-        self.conv1 = nn.Conv1d(dims.n_mels, dims.n_audio_state, kernel_size=3, padding=1)
-        self.conv2 = nn.Conv1d(dims.n_audio_state, dims.n_audio_state, kernel_size=3, stride=2, padding=1)
+        self.conv1 = Convolution(dims.n_mels, dims.n_audio_state)
+        self.conv2 = Convolution(dims.n_audio_state, dims.n_audio_state, stride=2)
         self.positional_embedding = nn.Parameter(
             sinusoids(dims.n_audio_ctx, dims.n_audio_state), requires_grad=False
         )
@@ -219,8 +244,8 @@ class AudioEncoder(BlockStack):
 
     def forward(self, mel: Tensor, mask: Tensor | None, routing: Routing | None) -> Tensor:
         """Encoder output (B, S, D) of mel (B, M, T)."""
-        x = F.gelu(self.conv1(mel))
-        x = F.gelu(self.conv2(x)).transpose(1, 2)
+        x = F.gelu(self.conv1(mel, routing))
+        x = F.gelu(self.conv2(x, routing)).transpose(1, 2)
         x = x + self.positional_embedding[: x.shape[1]]
         for block in self.blocks:
             x = self.run_block(block, x, mask, routing)

@@ -23,6 +23,7 @@ class Arm:
         clusters: share within so many clusters of similar languages instead; 0 for no clusters.
         rank: of adapters, as a multiple of the study's; 0 for as many parameters as an adapter for each
             language has.
+        convolutions: whether adapters change the encoder's convolutions, too.
         method: how the adapter of a new language begins.
         source: language that it copies or borrows: "closest", "random", "farthest", or a tag.
         gating: who weighs the experts of a mixture.
@@ -39,6 +40,7 @@ class Arm:
     sharing: Sharing = "each"
     clusters: int = 0
     rank: float = 1.0
+    convolutions: bool = False
     method: Method = "scratch"
     source: str = "closest"
     gating: Gating = "fixed"
@@ -71,6 +73,12 @@ LAYERS_EACH = Arm(
     "the same with only the layers trained that LoRA adapts",
     "layers",
     "base",
+)
+CONVOLVED_LORA = Arm(
+    "language-lora-conv",
+    "LoRA-Whisper, the convolutions adapted, too",
+    learns="base",
+    convolutions=True,
 )
 WIDE_LORA = Arm("language-lora-wide", "LoRA-Whisper with four times the rank", learns="base", rank=4)
 
@@ -106,6 +114,19 @@ MOE_BORROWED = Arm(
     own=False,
     after="language-lora",
 )
+SCRATCH_CONVOLVED = Arm(
+    "scratch-conv",
+    "a fresh adapter, the convolutions adapted, too",
+    convolutions=True,
+    after="language-lora-conv",
+)
+WARM_CONVOLVED = Arm(
+    "warm-conv",
+    "the same, started from the closest base",
+    convolutions=True,
+    method="warm-start",
+    after="language-lora-conv",
+)
 DOUBLE_RANK = Arm("double-rank", "a fresh adapter of twice the rank", rank=2, after="language-lora")
 FULL_NEW = Arm(
     "full-new", "the fine-tuned model, fine-tuned on the new ones", "weights", sharing="all", after="full"
@@ -127,7 +148,7 @@ CHOICES = (SCRATCH, WARM_CLOSEST, MOE)
 """Of these an automatic choice takes the best on development data, for each language."""
 
 STUDIES: dict[str, tuple[Arm, ...]] = {
-    "multilingual": (BARE, FULL, FULL_EACH, SHARED_LORA, LANGUAGE_LORA),
+    "multilingual": (BARE, FULL, FULL_EACH, SHARED_LORA, LANGUAGE_LORA, CONVOLVED_LORA),
     "expansion": (
         BARE_NEW,
         FULL_NEW,
@@ -139,8 +160,10 @@ STUDIES: dict[str, tuple[Arm, ...]] = {
         WARM_RANDOM,
         WARM_FARTHEST,
         MOE,
+        SCRATCH_CONVOLVED,
+        WARM_CONVOLVED,
     ),
-    "capacity": (FULL, LANGUAGE_LORA, WIDE_LORA, LAYERS_EACH, FULL_EACH),
+    "capacity": (FULL, LANGUAGE_LORA, CONVOLVED_LORA, WIDE_LORA, LAYERS_EACH, FULL_EACH),
     "moe-cost": (SCRATCH, DOUBLE_RANK, STACKED, MOE, MOE_LAYER, MOE_TOKEN, MOE_BORROWED),
 }
 

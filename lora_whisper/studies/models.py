@@ -13,7 +13,7 @@ from lora_whisper.languages import whisper_code
 from lora_whisper.lora.adapter import Adapter
 from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.lora.expansion import adapter_candidates
-from lora_whisper.lora.layers import LoRAConfig
+from lora_whisper.lora.parts import LINEAR, MODULES, LoRAConfig
 from lora_whisper.model.checkpoint import Backbone, load_backbone
 from lora_whisper.new_language import Beginning, begin
 from lora_whisper.studies.arms import Arm
@@ -143,9 +143,10 @@ def _of_shared_adapters(arm: Arm, bench: Bench, speech: Speech, runs: Path, seed
         learner = _learner(bank, tags, speech, "shared")
         return Model(bank, [learner], bench.languages, codes)
     rank = int(bench.rank * (arm.rank or len(tags)))
+    shape = LoRAConfig(rank, float(rank), MODULES if arm.convolutions else LINEAR)
     learners = []
     for group in _groups(arm, bank, speech, tags):
-        bank.add(group[0], LoRAConfig(rank, float(rank)), seed=seed, token_language=codes[group[0]])
+        bank.add(group[0], shape, seed=seed, token_language=codes[group[0]])
         for tag in group[1:]:
             bank.add_shared(tag, group[0])
         learners.append(_learner(bank, group, speech, "+".join(group)))
@@ -164,14 +165,13 @@ def _of_new_adapters(arm: Arm, bench: Bench, speech: Speech, runs: Path, seed: i
     bank = AdapterBank(load_backbone(bench.backbone))
     bank.load_all(runs / arm.after / "adapters")
     codes, candidates = tokens(bank.backbone, speech), adapter_candidates(bank)
-    rank = int(bench.rank * arm.rank)
     likeness, learners, beginnings = {}, [], {}
     for tag in bench.new:
         found = similarity(bank.backbone, candidates, speech.corpus.of(tag).train[:LISTENED])
         beginning = Beginning(
             arm.method,
             _source(arm, tag, list(found), seed),
-            LoRAConfig(rank, float(rank)),
+            int(bench.rank * arm.rank),
             experts=arm.experts,
             gating=arm.gating,
             own=arm.own,

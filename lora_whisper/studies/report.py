@@ -75,9 +75,9 @@ def multilingual(part: Part, root: Path, out: Path) -> Section:
     """The paper's first claim: adapters for each language against one model for all."""
     tags = tuple(part.bench.base)
     systems = _load(part, root, [arm.name for arm in STUDIES["multilingual"]])
-    ours = systems["language-lora"]
-    others = [one for name, one in systems.items() if name != "language-lora"]
-    found = [gain for unit in _units(tags) for gain in _against(ours, others, tags, unit)]
+    ours = [systems[name] for name in ("language-lora", "language-lora-conv")]
+    others = [one for one in systems.values() if one not in ours]
+    found = [gain for one in ours for unit in _units(tags) for gain in _against(one, others, tags, unit)]
     write_text(out / "multilingual.svg", _rates_plot(list(systems.values()), tags))
     text = [
         "## Multilingual recognition",
@@ -94,12 +94,12 @@ def expansion(part: Part, root: Path, out: Path) -> Section:
     """The paper's second claim: new languages, and what becomes of the old ones."""
     new, old = tuple(part.bench.new), tuple(part.bench.base)
     systems = _load(part, root, [arm.name for arm in STUDIES["expansion"]])
-    before = _load(part, root, ["full", "shared-lora", "language-lora", "bare"])
+    before = _load(part, root, ["full", "shared-lora", "language-lora", "language-lora-conv", "bare"])
     best = chosen([systems[arm.name] for arm in CHOICES], new, "automatic")
     shown = [*systems.values(), best]
     isolated = [systems[name] for name in ("bare-new", "full-new-each", "scratch")]
     baseline = min(isolated, key=lambda one: one.mean(new, "character").mean)
-    ours = [systems[name] for name in ("warm-closest", "moe")] + [best]
+    ours = [systems[name] for name in ("warm-closest", "moe", "scratch-conv", "warm-conv")] + [best]
     found = [gain for unit in _units(new) for gain in gains(ours, baseline, _of_unit(new, unit), unit)]
     found += [
         gain
@@ -142,7 +142,7 @@ def expansion(part: Part, root: Path, out: Path) -> Section:
         "![development CER](expansion-curves.svg)",
         _costs_table(list(systems.values())),
     ]
-    kept = [one for one in lost if one.system in {"warm-closest", "moe", "scratch"}]
+    kept = [one for one in lost if arms[one.system].isolated]
     headline = next(one for one in found if one.system == "automatic" and one.baseline == baseline.name)
     return "\n\n".join(text), _headline(headline) | {
         "gains": [asdict(one) for one in found],

@@ -11,7 +11,7 @@ from lora_whisper.decoding.rules import suppression
 from lora_whisper.decoding.search import GREEDY, Decoded, DecodingOptions, decode
 from lora_whisper.errors import UnknownLanguage, UsageError
 from lora_whisper.lora.bank import AdapterBank, Expert, Gating
-from lora_whisper.lora.layers import LoRAConfig
+from lora_whisper.lora.parts import LoRAConfig
 from lora_whisper.model.checkpoint import Backbone
 
 

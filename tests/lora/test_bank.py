@@ -13,7 +13,8 @@ from toy_whisper import toy_backbone, toy_bank
 from lora_whisper.errors import AdapterError, BackboneMismatch, UnknownLanguage
 from lora_whisper.languages import normalize_tag
 from lora_whisper.lora.bank import AdapterBank
-from lora_whisper.lora.layers import LoRAConfig, LoRALinear
+from lora_whisper.lora.parts import LoRAConfig
+from lora_whisper.lora.updates import Adapted
 from lora_whisper.model.checkpoint import Backbone, weights_fingerprint
 from lora_whisper.model.whisper import Linear, ModelDimensions, Whisper
 
@@ -85,7 +86,7 @@ def test_merged_equals_unmerged(bank: AdapterBank) -> None:
     for parameter in merged.parameters():
         parameter.data.zero_()  # the copy shares nothing
     assert weights_fingerprint(bank.backbone.model) == before
-    assert all(isinstance(bank.backbone.model.get_submodule(path), LoRALinear) for path in bank.layers)
+    assert all(isinstance(bank.backbone.model.get_submodule(path), Adapted) for path in bank.layers)
     assert logits(bank, ["it", "it"]).abs().max() > 0.01
 
 

@@ -223,7 +223,7 @@ def test_removed_adapters_leave_when_no_batch_uses_them(root: Path) -> None:
     del routing
     bank.route(["it"])
     assert bank.cache.n_bytes == n_bytes // 2
-    assert all(len(layer.adapters) == 1 for layer in bank.layers.values())
+    assert all(len(bank.layers[path].adapters) == 1 for path in bank["it"].parts)
     bank.put_back(adapter)
     assert torch.equal(heard(bank, bank.route(["pl", "it"]), 2), expected)
     adapter.parameters()[0].data.add_(1)

@@ -9,7 +9,7 @@ from lora_whisper.lora.expansion import (
     embedding_similarity,
     language_similarity,
 )
-from lora_whisper.lora.layers import LoRAConfig
+from lora_whisper.lora.parts import LoRAConfig
 from lora_whisper.model.language_id import detect_language
 
 

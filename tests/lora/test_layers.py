@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from lora_whisper.errors import UsageError
-from lora_whisper.lora.layers import Gate, LoRAConfig, LoRALinear, LowRank
+from lora_whisper.lora.layers import LoRAConvolution, LoRALinear
+from lora_whisper.lora.parts import Gate, LoRAConfig, LowRank
+from lora_whisper.lora.updates import Adapted
 from lora_whisper.model.routing import NO_ADAPTER, Routing
-from lora_whisper.model.whisper import Linear
+from lora_whisper.model.whisper import Convolution, Linear
 
 RANKS = {0: 4, 1: 2, 3: 8}  # slot 2 belongs to an adapter that leaves this layer alone
 IN, OUT = 12, 20
@@ -26,7 +28,7 @@ def make_layer(bias: bool = True, trained: bool = True, dropout: float = 0.0) ->
     layer = LoRALinear.from_linear(linear)
     for slot, rank in RANKS.items():
         config = LoRAConfig(rank, alpha=3.0 + slot, dropout=dropout)
-        layer.adapters[slot] = LowRank.fresh(linear, config, generator(slot))
+        layer.adapters[slot] = LowRank.fresh(IN, OUT, config, generator(slot))
         if trained:
             layer.adapters[slot].b.data.normal_(generator=generator(10 + slot))
     return layer
@@ -49,7 +51,7 @@ def loop(layer: LoRALinear, x: Tensor, routing: Routing) -> Tensor:
     return torch.stack(rows)
 
 
-def update(layer: LoRALinear, slot: int) -> Tensor:
+def update(layer: Adapted, slot: int) -> Tensor:
     part = layer.adapters[slot]
     return part.scale * (part.b.float() @ part.a.float())
 
@@ -103,18 +105,18 @@ def test_bare_rows_of_a_mixed_batch_are_the_backbone_bit_for_bit() -> None:
 @pytest.mark.parametrize("slots", [[1, 1, 1], [0, 1, 3], [0, NO_ADAPTER, 3]])
 def test_fresh_adapters_are_the_backbone_bit_for_bit(slots: list[int]) -> None:
     layer, x = make_layer(trained=False), inputs(3)
-    plain = layer.to_linear()
+    plain = layer.plain()
     assert torch.equal(layer(x, Routing.one_per_row(slots)), plain(x))
 
 
 def test_without_routing_it_is_the_plain_layer_bit_for_bit() -> None:
     layer, x = make_layer(), inputs(3)
-    assert torch.equal(layer(x), layer.to_linear()(x))
+    assert torch.equal(layer(x), layer.plain()(x))
 
 
 def test_to_linear_undoes_from_linear() -> None:
     linear = Linear(IN, OUT)
-    back = LoRALinear.from_linear(linear).to_linear()
+    back = LoRALinear.from_linear(linear).plain()
     assert type(back) is Linear
     assert back.weight is linear.weight
     assert back.bias is linear.bias
@@ -124,14 +126,14 @@ def test_to_linear_undoes_from_linear() -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_conversions_keep_the_mode(training: bool) -> None:
     layer = LoRALinear.from_linear(Linear(IN, OUT).train(training))
-    assert layer.training is layer.to_linear().training is training
+    assert layer.training is layer.plain().training is training
 
 
 @pytest.mark.parametrize("slot", [0, 1, 3])
 def test_merged_equals_unmerged(slot: int) -> None:
     layer, x = make_layer(), inputs(2)
     before = layer.weight.clone()
-    merged = layer.to_linear(update(layer, slot))(x)
+    merged = layer.plain(update(layer, slot))(x)
     torch.testing.assert_close(merged, layer(x, Routing.one_per_row([slot] * 2)), atol=1e-5, rtol=1e-5)
     assert (merged - layer(x)).abs().max() > 0.1  # the adapter does change something
     assert torch.equal(layer.weight, before)
@@ -139,7 +141,7 @@ def test_merged_equals_unmerged(slot: int) -> None:
 
 def test_without_an_update_the_weight_is_the_same_object() -> None:
     layer = make_layer()
-    assert layer.to_linear().weight is layer.weight
+    assert layer.plain().weight is layer.weight
 
 
 @pytest.mark.parametrize("kind", ["layer", "token"])
@@ -185,7 +187,7 @@ def test_merges_a_half_precision_layer_in_float32() -> None:
     change = update(layer, 0)
     exact = layer.weight.half().float() + change
     layer.half()
-    assert torch.equal(layer.to_linear(change).weight, exact.half())
+    assert torch.equal(layer.plain(change).weight, exact.half())
 
 
 def test_model_state_holds_no_adapter() -> None:
@@ -306,3 +308,62 @@ def test_training_keeps_nothing() -> None:
     layer, routing = make_layer(), Routing.one_per_row([0, 1])
     layer(inputs(2), routing)
     assert not routing.memory
+
+
+# --- Convolutions -----------------------------------------------------------------------------------------
+
+
+def make_convolution(stride: int, trained: bool = True) -> LoRAConvolution:
+    convolution = Convolution(IN, OUT, stride).requires_grad_(False)
+    for seed, parameter in enumerate(convolution.parameters()):
+        parameter.normal_(generator=generator(seed))
+    layer = LoRAConvolution.from_convolution(convolution)
+    for slot, rank in RANKS.items():
+        config = LoRAConfig(rank, alpha=3.0 + slot)
+        part = LowRank.fresh(layer.in_features, layer.out_features, config, generator(slot))
+        if trained:
+            part.b.data.normal_(generator=generator(10 + slot))
+        layer.adapters[slot] = part
+    return layer
+
+
+def frames(rows: int) -> Tensor:
+    return torch.randn(rows, IN, 8, generator=generator(7))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_each_row_of_a_convolution_has_its_own_kernel(stride: int) -> None:
+    layer, x = make_convolution(stride), frames(4)
+    found = layer(x, Routing.one_per_row([0, NO_ADAPTER, 3, 2]))
+    for row, slot in enumerate([0, None, 3, None]):
+        plain = layer.plain(None if slot is None else update(layer, slot))
+        torch.testing.assert_close(found[row], plain(x)[row], atol=1e-4, rtol=1e-4)
+    assert torch.equal(found[1], layer.plain()(x)[1])
+    assert (found[0] - layer(x)[0]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("slots", [[1, 1], [0, NO_ADAPTER]])
+def test_a_fresh_adapter_leaves_a_convolution_bit_for_bit(slots: list[int]) -> None:
+    layer, x = make_convolution(2, trained=False), frames(2)
+    assert torch.equal(layer(x, Routing.one_per_row(slots)), layer.plain()(x))
+
+
+def test_gradients_of_a_convolution_are_those_of_its_merged_kernel() -> None:
+    layer, x = make_convolution(2), frames(2).requires_grad_()
+    part = layer.adapters[3]
+    layer(x, Routing.one_per_row([3, 3])).square().sum().backward()
+    found, x_grad = part.a.grad, x.grad
+    part.a.grad, x.grad = None, None
+    kernel = layer.weight + (part.scale * part.b @ part.a).view_as(layer.weight)
+    nn.functional.conv1d(x, kernel, layer.bias, stride=2, padding=1).square().sum().backward()
+    torch.testing.assert_close(found, part.a.grad, atol=1e-2, rtol=1e-4)
+    torch.testing.assert_close(x_grad, x.grad, atol=1e-2, rtol=1e-4)
+
+
+def test_plain_undoes_from_convolution() -> None:
+    convolution = Convolution(IN, OUT, 2).eval()
+    back = LoRAConvolution.from_convolution(convolution).plain()
+    assert type(back) is Convolution
+    assert back.weight is convolution.weight
+    assert back.bias is convolution.bias
+    assert (back.stride, back.training) == (convolution.stride, False)

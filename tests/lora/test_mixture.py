@@ -13,8 +13,8 @@ from lora_whisper.errors import AdapterError
 from lora_whisper.lora.adapter import Adapter, Expert, Gating
 from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.lora.expansion import adapter_candidates
-from lora_whisper.lora.layers import LoRAConfig
 from lora_whisper.lora.mixture import chosen_experts, flatten
+from lora_whisper.lora.parts import LoRAConfig
 
 RANKS = {"pl": 4, "it": 2, "cy": 4}
 GATINGS: tuple[Gating, ...] = ("fixed", "layer", "token")

@@ -12,8 +12,8 @@ from toy_whisper import toy_backbone, toy_bank
 from lora_whisper.decoding.transcribe import LoraWhisper
 from lora_whisper.errors import AdapterError, BackboneMismatch, UnknownLanguage
 from lora_whisper.lora.bank import AdapterBank
-from lora_whisper.lora.layers import LoRAConfig
 from lora_whisper.lora.opening import described_in
+from lora_whisper.lora.parts import LoRAConfig
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora.layer import Conv1d
 from reference_whisper import ours, reference
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -18,7 +19,7 @@ from transformers import WhisperForConditionalGeneration
 from lora_whisper.errors import AdapterError, LoraWhisperError, OutputError, UnknownLanguage
 from lora_whisper.lora import storage
 from lora_whisper.lora.bank import AdapterBank
-from lora_whisper.lora.layers import LoRAConfig
+from lora_whisper.lora.parts import MODULES, LoRAConfig
 from lora_whisper.lora.storage import describe_adapter, read_adapter
 from lora_whisper.model.checkpoint import Backbone
 
@@ -66,6 +67,9 @@ def our_logits(bank: AdapterBank) -> Tensor:
 @torch.inference_mode()
 def their_logits(model: torch.nn.Module) -> Tensor:
     mel, tokens = batch()
+    for module in model.modules():
+        if isinstance(module, Conv1d):  # transformers asks for the stride, which PEFT's layer hides
+            module.stride = module.get_base_layer().stride
     return model(input_features=mel, decoder_input_ids=tokens).logits
 
 
@@ -84,6 +88,7 @@ def assert_same(found: Tensor, expected: Tensor) -> None:
         pytest.param(LoRAConfig(), id="paper"),
         pytest.param(LoRAConfig(rank=4, alpha=6.5), id="a scale that is no integer"),
         pytest.param(LoRAConfig(rank=4, alpha=8, modules=("v", "fc2"), dropout=0.1), id="two modules"),
+        pytest.param(LoRAConfig(rank=4, modules=MODULES), id="convolutions too"),
     ],
 )
 def test_peft_reads_ours(config: LoRAConfig, tmp_path: Path) -> None:
@@ -116,6 +121,7 @@ def test_peft_reads_ours_when_some_layers_have_no_part(tmp_path: Path) -> None:
         pytest.param(
             {"target_modules": ["k_proj", "out_proj", "fc1", "fc2"], "lora_dropout": 0.1}, id="others"
         ),
+        pytest.param({"target_modules": ["conv1", "conv2", "v_proj"]}, id="convolutions"),
         pytest.param({"target_modules": ["fc1"], "use_rslora": True}, id="rank-stabilised"),
         pytest.param({"target_modules": r".*decoder.*encoder_attn\.(q|k)_proj"}, id="cross-attention only"),
         pytest.param({"target_modules": ["q_proj"], "init_lora_weights": "gaussian"}, id="gaussian"),

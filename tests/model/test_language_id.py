@@ -88,13 +88,16 @@ def test_padded_rows_equal_each_row_alone(backbone: Backbone, mel: torch.Tensor)
 
 
 def test_loaded_adapters_take_no_part(backbone: Backbone, mel: torch.Tensor) -> None:
-    from lora_whisper.lora.layers import LoRAConfig, LoRALinear, LowRank
+    from lora_whisper.lora.layers import LoRALinear
+    from lora_whisper.lora.parts import LoRAConfig, LowRank
 
     before = detect_language(backbone, mel)
     attention = backbone.model.encoder.blocks[0].attn
     plain = attention.query
     layer = LoRALinear.from_linear(plain)
-    layer.adapters[0] = LowRank.fresh(plain, LoRAConfig(rank=2), torch.Generator().manual_seed(0))
+    layer.adapters[0] = LowRank.fresh(
+        plain.in_features, plain.out_features, LoRAConfig(rank=2), torch.Generator().manual_seed(0)
+    )
     torch.nn.init.ones_(layer.adapters[0].b)
     attention.query = layer
     try:

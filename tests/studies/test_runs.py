@@ -64,6 +64,16 @@ def test_new_adapters_leave_the_old_ones_and_what_they_hear(bench: Bench, tmp_pa
     assert found["scratch"]["beginnings"]["en"] == {}  # type: ignore[index]
 
 
+def test_convolutions_are_adapted_and_copied(bench: Bench, tmp_path: Path) -> None:
+    found = do_all(bench, ["language-lora", "language-lora-conv", "scratch-conv", "warm-conv"], tmp_path)
+    assert found["language-lora-conv"]["parameters"] > found["language-lora"]["parameters"]  # type: ignore[operator]
+    for name in ("language-lora-conv", "warm-conv"):
+        (kernel,) = (b for key, b in adapter(tmp_path, name, "pl").items() if "conv1.lora_B" in key)
+        assert kernel.any()
+    assert found["warm-conv"]["unchanged"] is True
+    assert len(found["warm-conv"]["beginnings"]["cy"]) == 1  # type: ignore[index]
+
+
 def test_full_fine_tuning_goes_on_from_its_own_weights_and_changes_them(bench: Bench, tmp_path: Path) -> None:
     found = do_all(bench, ["full", "full-new", "full-rehearsal", "full-new-each"], tmp_path)
     assert found["full"]["unchanged"] is False and found["full-new"]["unchanged"] is False
