@@ -2,13 +2,14 @@
 
 The cache has W lanes for each row of audio, all rows alike. A hypothesis that ends leaves its lane idle; only
 when a good part of the audio is done do the lanes of the rest close ranks, because that copies the cache.
+Then others may come in, too.
 """
 
 import torch
 from torch import Tensor
 
 from lora_whisper.model.cache import KVCache
-from lora_whisper.model.routing import Routing
+from lora_whisper.model.routing import NO_ADAPTER, Routing
 
 MOST_IDLE = 0.25
 """Share of the rows of audio that may be done before the others close ranks."""
@@ -48,6 +49,49 @@ class Lanes:
         spread = tokens.new_zeros(self.cache.n_audio * self.cache.width)
         spread[self._live] = tokens
         return spread.unsqueeze(1)
+
+    def admit(self, cache: KVCache, routing: Routing | None) -> tuple[Tensor, Tensor]:
+        """Take in rows of audio with one hypothesis each; rows of one adapter become neighbours.
+
+        Args:
+            cache: theirs.
+            routing: theirs.
+
+        Returns:
+            The new order of the audio, places among the rows of audio that live and the new ones behind them,
+            int64 (B',); and that of the hypotheses, likewise, (R',).
+        """
+        n_new = cache.n_audio
+        self._close_ranks()
+        n_old, width = self.cache.n_audio, self.cache.width
+        order = torch.arange(n_old + n_new, device=self._live.device)
+        if self.routing is not None or routing is not None:
+            bare = [NO_ADAPTER]
+            ours = self.routing or Routing.one_per_row(bare * n_old, order.device)
+            self.routing = ours.joined(routing or Routing.one_per_row(bare * n_new, order.device))
+            routes = self.routing.routes
+            order = torch.tensor(sorted(range(len(routes)), key=routes.__getitem__), device=order.device)
+            self.routing = self.routing.index_select(order)
+        self.cache.admit(cache, order)
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=order.device)
+        first = torch.arange(n_old, n_old + n_new, device=order.device) * width
+        lanes = torch.cat([self._live, first])
+        lanes = place[lanes // width] * width + lanes % width
+        hypotheses = lanes.argsort()
+        self._live = lanes[hypotheses]
+        self._all_live = len(self._live) == self.cache.n_audio * width
+        return order, hypotheses
+
+    def _close_ranks(self) -> None:
+        """Give up the lanes of audio that is done."""
+        width = self.cache.width
+        alive, audio = (self._live // width).unique_consecutive(return_inverse=True)
+        if len(alive) < self.cache.n_audio:
+            ranks = torch.arange(width, device=alive.device)
+            self.cache.index_select((alive.unsqueeze(1) * width + ranks).flatten(), width)
+            self.routing = None if self.routing is None else self.routing.index_select(alive)
+            self._live = audio * width + self._live % width
 
     def _move(self, sources: Tensor) -> None:
         """Put hypotheses into lanes of their own, given the lanes (R',) that they continue."""

@@ -1,6 +1,8 @@
 """What may be said next: rules that take tokens out of the scores, given what has been said.
 
-A rule is a pure function of the scores (R, V), changed in place, and of the tokens so far (R, L).
+A rule is a pure function of the scores (R, V), changed in place, of the tokens so far (R, L), which end in
+the last column and have `NOT_YET` in front of their beginning, and of the rows that have said nothing, int64
+(n,), None if there are none.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +13,9 @@ from torch import Tensor
 from lora_whisper.model.checkpoint import Backbone
 from lora_whisper.model.tokenizer import N_TIMESTAMPS, Tokenizer
 
-Rule = Callable[[Tensor, Tensor], None]
+Rule = Callable[[Tensor, Tensor, Tensor | None], None]
+NOT_YET = -1
+"""Stands before the first token of a row that is shorter than others."""
 LONG_STRETCH = 16
 """Tokens in a row that are taken out at once."""
 
@@ -32,10 +36,12 @@ def suppression(backbone: Backbone, tokens: Sequence[int], timestamps: bool) -> 
     first[list(backbone.begin_suppress_tokens)] = True
     fill_always, fill_first = (_filling(mask.to(backbone.model.device)) for mask in (always, first & ~always))
 
-    def rule(scores: Tensor, said: Tensor) -> None:
+    def rule(scores: Tensor, _: Tensor, fresh: Tensor | None) -> None:
         fill_always(scores)
-        if not said.shape[1]:
-            fill_first(scores)
+        if fresh is not None:
+            firsts = scores[fresh]
+            fill_first(firsts)
+            scores[fresh] = firsts
 
     return rule
 
@@ -68,14 +74,18 @@ def timestamp_pairs(tokenizer: Tokenizer, latest_first_s: float) -> Rule:
     begin, eot = tokenizer.timestamp_begin, tokenizer.eot
     latest = tokenizer.timestamp(latest_first_s)
 
-    def rule(scores: Tensor, said: Tensor) -> None:
-        if not said.shape[1]:
-            scores[:, :begin] = -torch.inf
-            scores[:, latest + 1 :] = -torch.inf
-            return
+    def rule(scores: Tensor, said: Tensor, fresh: Tensor | None) -> None:
+        if fresh is not None:
+            firsts = torch.full_like(scores[:1], -torch.inf)
+            firsts[:, begin : latest + 1] = 0
+            scores[fresh] += firsts
+            if len(fresh) == len(scores):
+                return
         is_time = said >= begin
         after_time = is_time[:, -1]
-        before = is_time[:, -2] if said.shape[1] > 1 else torch.ones_like(after_time)
+        before = torch.ones_like(after_time)
+        if said.shape[1] > 1:
+            before = is_time[:, -2] | (said[:, -2] == NOT_YET)
         scores[:, begin:].masked_fill_((after_time & before).unsqueeze(1), -torch.inf)  # text must follow
         scores[:, :eot].masked_fill_((after_time & ~before).unsqueeze(1), -torch.inf)  # a segment just ended
         last = torch.where(is_time, said, begin - 1).amax(1)

@@ -1,34 +1,31 @@
-"""From one window of audio to tokens: the encoder once, then one token at a time for the whole batch.
-
-    scores → rules (what may be said) → strategy (what is chosen) → rows that go on → scores …
-
-Neither the rules nor the strategy know the model, and the loop knows neither of them by name.
-"""
+"""From windows of audio to text: options, what a decoder starts with, and what comes of it."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lora_whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND
-from lora_whisper.decoding.clips import plan
-from lora_whisper.decoding.lanes import Lanes
+from lora_whisper.decoding.clips import MAX_ROWS, plan
 from lora_whisper.decoding.rules import Rule, suppression, timestamp_pairs
+from lora_whisper.decoding.running import Found, Room, RunningBatch, Windows, decode_windows
 from lora_whisper.decoding.strategies import Beam, Greedy, Sampling, Search
 from lora_whisper.decoding.transcript import Segment
 from lora_whisper.errors import UsageError
-from lora_whisper.model.cache import Heard, KVCache
 from lora_whisper.model.checkpoint import Backbone
 from lora_whisper.model.routing import Routing
-from lora_whisper.model.whisper import Whisper
 
 KEYS_BYTES = 2**30
 """Memory for the keys and values of the audio of a batch: the more rows the decoder has, the faster it is."""
 
 ENCODED_S = 300.0
-"""Seconds of audio, padding included, that go through the encoder at once."""
+"""Seconds of audio, padding included, that go through the encoder at once, which is fastest with some
+thousand positions; the decoder wants as many rows as possible."""
+
+COMING_ROWS = MAX_ROWS // 2
+"""Most rows that go through the encoder at once: when so many are done, others take their places."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +132,7 @@ def decode(
         n_positions: real encoder positions of each row, int64 (B,); None when every row fills the batch.
         routing: adapters of each row; None for the bare backbone.
         options: how.
-        prompts: tokens of what was said before in each row; empty for nothing. Rows whose prompts differ in
-            length are decoded one length after the other.
+        prompts: tokens of what was said before in each row; empty for nothing.
 
     Raises:
         UnknownLanguage: the backbone has no token for a language.
@@ -146,24 +142,83 @@ def decode(
     for count, what in ((len(languages), "languages"), (len(prompts) or n_rows, "prompts")):
         if count != n_rows:
             raise UsageError(f"{count} {what} for {n_rows} rows of audio: give one per row")
-    starts = _starts(backbone, languages, prompts or [()] * n_rows, options.timestamps)
-    results: dict[int, Decoded] = {}
-    for length in sorted({len(start) for start in starts}):
-        rows = [row for row, start in enumerate(starts) if len(start) == length]
-        if routing is not None:
-            rows.sort(key=lambda row: routing.routes[row])  # rows of one adapter are multiplied together
-        part = torch.tensor(rows, device=backbone.model.device)
-        whole = rows == list(range(n_rows))
-        found = _decode(
-            backbone,
-            mel if whole else mel[rows],
-            torch.tensor([starts[row] for row in rows], device=backbone.model.device),
-            None if n_positions is None else n_positions.to(backbone.model.device)[part],
-            routing if routing is None or whole else routing.index_select(part),
-            options,
+    whole = torch.full((n_rows,), mel.shape[2] // FRAMES_PER_POSITION)
+    lengths = ((whole if n_positions is None else n_positions) * FRAMES_PER_POSITION).tolist()
+
+    def windows(rows: Sequence[int], starts: Tensor) -> Windows:
+        index = torch.tensor(rows, device=backbone.model.device)
+        return Windows(
+            rows,
+            mel[index.to(mel.device), :, : max(lengths[row] for row in rows)],
+            starts,
+            None if n_positions is None else n_positions.to(index.device)[index],
+            None if routing is None else routing.index_select(index),
         )
-        results.update(zip(rows, found, strict=True))
-    return [results[row] for row in range(n_rows)]
+
+    seconds = [length / FRAMES_PER_SECOND for length in lengths]
+    adapters = [""] * n_rows if routing is None else list(map(str, routing.routes))
+    found = dict(decode_each(backbone, seconds, languages, adapters, windows, options, prompts))
+    return [found[row] for row in range(n_rows)]
+
+
+def decode_each(
+    backbone: Backbone,
+    lengths_s: Sequence[float],
+    languages: Sequence[str],
+    adapters: Sequence[str],
+    windows: Callable[[Sequence[int], Tensor], Windows],
+    options: DecodingOptions = GREEDY,
+    prompts: Sequence[Sequence[int]] = (),
+    most_s: float | None = None,
+) -> Iterator[tuple[int, Decoded]]:
+    """Each window's number and what was heard in it, as soon as it is known, longest windows first.
+
+    Rows whose prompts differ in length are decoded one length after the other.
+
+    Args:
+        backbone: on the device where the work is to be done.
+        lengths_s: of each window.
+        languages: Whisper's language code of each.
+        adapters: what to call the adapter of each: windows with the same one become neighbours.
+        windows: makes windows of these numbers, given what their decoders start with, int64 (B, L); it is
+            asked when there is room for them.
+        options: how.
+        prompts: tokens of what was said before in each; empty for nothing at all.
+        most_s: seconds of audio, padding included, in the batch at once; None for `decodable_s`.
+
+    Raises:
+        UnknownLanguage: the backbone has no token for a language.
+    """
+    model, tokenizer = backbone.model, backbone.tokenizer
+    most_s = decodable_s(backbone) if most_s is None else most_s
+    room = Room(MAX_ROWS, round(most_s * FRAMES_PER_SECOND / FRAMES_PER_POSITION))
+    starts = _starts(backbone, languages, prompts or [()] * len(languages), options.timestamps)
+    for n_start in sorted({len(start) for start in starts}):
+        rows = [row for row, start in enumerate(starts) if len(start) == n_start]
+        groups = plan([lengths_s[row] for row in rows], min(ENCODED_S, most_s), COMING_ROWS)
+        numbers = (sorted((rows[place] for place in group), key=adapters.__getitem__) for group in groups)
+        limit = max_new_tokens(options, model.dims.n_text_ctx, n_start)
+        search = _search(options, limit, tokenizer.eot, model.device)
+        batch = RunningBatch(
+            model, search, _rules(backbone, options), limit, tokenizer.sot, tokenizer.no_speech
+        )
+        made = (
+            windows(group, torch.tensor([starts[row] for row in group], device=model.device))
+            for group in numbers
+        )
+        for found in decode_windows(batch, made, room):
+            yield found.number, _decoded(backbone, found, options.temperature)
+
+
+def _decoded(backbone: Backbone, found: Found, temperature: float) -> Decoded:
+    tokens = found.hypothesis.tokens
+    return Decoded(
+        tokens=tokens,
+        text=backbone.tokenizer.decode(tokens).strip(),
+        avg_logprob=found.hypothesis.logprob / (len(tokens) + 1),
+        no_speech_probability=found.no_speech,
+        temperature=temperature,
+    )
 
 
 def _starts(
@@ -178,78 +233,11 @@ def _starts(
     ]  # fmt: skip
 
 
-@torch.inference_mode()
-def _decode(
-    backbone: Backbone,
-    mel: Tensor,
-    start: Tensor,
-    n_positions: Tensor | None,
-    routing: Routing | None,
-    options: DecodingOptions,
-) -> list[Decoded]:
-    """Rows whose decoders start with equally many tokens, (B, L)."""
-    model, tokenizer = backbone.model, backbone.tokenizer
-    limit = max_new_tokens(options, model.dims.n_text_ctx, start.shape[1])
-    rules = _rules(backbone, options)
-    search = _search(options, len(mel), limit, tokenizer.eot, model.device)
-
-    cache = KVCache(_heard(model, mel, n_positions, routing), capacity=start.shape[1] + limit)
-    hidden = model.decode(start, cache, routing)
-    at_sot = int((start[0] == tokenizer.sot).nonzero()[-1])
-    no_speech = model.logits(hidden[:, at_sot]).float().softmax(dim=1)[:, tokenizer.no_speech]
-
-    lanes = Lanes(cache, routing, model.device)
-    said = start[:, :0]
-    for step in range(limit):
-        scores = model.logits(lanes.live(hidden[:, -1]))
-        for rule in rules:
-            rule(scores, said)
-        rows, tokens = search.step(scores)
-        if not len(tokens) or step == limit - 1:
-            break
-        said = torch.cat([said if rows is None else said.index_select(0, rows), tokens.unsqueeze(1)], 1)
-        hidden = model.decode(lanes.advance(rows, tokens), cache, lanes.routing)
-
-    return [
-        Decoded(
-            tokens=one.tokens,
-            text=tokenizer.decode(one.tokens).strip(),
-            avg_logprob=one.logprob / (len(one.tokens) + 1),
-            no_speech_probability=probability,
-            temperature=options.temperature,
-        )
-        for one, probability in zip(search.results(), no_speech.tolist(), strict=True)
-    ]
-
-
 def decodable_s(backbone: Backbone) -> float:
     """Seconds of audio whose keys and values take up `KEYS_BYTES`."""
     dims, size = backbone.model.dims, backbone.model.dtype.itemsize
     bytes_per_position = 2 * dims.n_text_layer * dims.n_text_state * size
     return KEYS_BYTES / bytes_per_position * FRAMES_PER_POSITION / FRAMES_PER_SECOND
-
-
-def _heard(model: Whisper, mel: Tensor, n_positions: Tensor | None, routing: Routing | None) -> list[Heard]:
-    """What the encoder makes of the batch: rows of similar length together, as many as do it good.
-
-    The encoder is fastest with some thousand positions; the decoder wants as many rows as possible.
-    """
-    frames = (
-        [mel.shape[2]] * len(mel) if n_positions is None else (n_positions * FRAMES_PER_POSITION).tolist()
-    )
-    groups = plan([one / FRAMES_PER_SECOND for one in frames], ENCODED_S)
-    if len(groups) <= 1:
-        audio = model.encode(mel.to(model.device), n_positions, routing)
-        return [model.heard(audio, n_positions, routing)]
-    parts = []
-    for group in groups:
-        rows = torch.tensor(sorted(group), device=model.device)  # rows of one adapter stay neighbours
-        positions = None if n_positions is None else n_positions.index_select(0, rows)
-        routed = None if routing is None else routing.index_select(rows)
-        part = mel[rows.to(mel.device), :, : max(frames[row] for row in group)]
-        audio = model.encode(part.to(model.device), positions, routed)
-        parts.append(model.heard(audio, positions, routed, rows))
-    return parts
 
 
 def _rules(backbone: Backbone, options: DecodingOptions) -> list[Rule]:
@@ -259,13 +247,12 @@ def _rules(backbone: Backbone, options: DecodingOptions) -> list[Rule]:
     return rules
 
 
-def _search(options: DecodingOptions, n_rows: int, limit: int, eot: int, device: torch.device) -> Search:
+def _search(options: DecodingOptions, limit: int, eot: int, device: torch.device) -> Search:
     if options.temperature > 0:
-        seeds = [options.seed] * n_rows
-        return Sampling(seeds, options.draws, options.temperature, eot, options.length_penalty)
+        return Sampling(options.seed, options.draws, options.temperature, limit, eot, options.length_penalty)
     if options.beams > 1:
-        return Beam(n_rows, options.beams, eot, options.patience, options.length_penalty)
-    return Greedy(n_rows, limit, eot, device)
+        return Beam(options.beams, limit, eot, options.patience, options.length_penalty)
+    return Greedy(limit, eot, device)
 
 
 def max_new_tokens(options: DecodingOptions, n_text_ctx: int, n_start: int) -> int:

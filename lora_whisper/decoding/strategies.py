@@ -3,11 +3,12 @@
 Rows of a batch are independent: what is chosen for one depends neither on the others nor on their number.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lora_whisper.decoding.most_probable import most_probable
@@ -22,98 +23,186 @@ class Hypothesis:
 
 
 class Search(Protocol):
-    """Chooses tokens for the R rows that are still being decoded; at the first step these are the batch."""
+    """Chooses tokens for the hypotheses that are being decoded, row by row of the audio.
+
+    Rows come in groups, are numbered as they come, and leave when they are done.
+    """
+
+    def __len__(self) -> int:
+        """Rows that are not done."""
+
+    def admit(self, n_rows: int, order: Tensor) -> None:
+        """So many rows begin, with one hypothesis each.
+
+        Args:
+            n_rows: how many.
+            order: new order of all: places among the rows that are not done, followed by the new ones, int64.
+        """
 
     def step(self, scores: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Rows to go on with, int64 (R',), None for all of them, and the next token of each, (R',).
+        """Hypotheses to go on with, int64 (R',), None for all of them, and the next token of each, (R',).
 
         Args:
             scores: of the next token, (R, V), before the softmax; may be overwritten.
         """
 
-    def results(self) -> list[Hypothesis]:
-        """The best hypothesis of each row of the batch, finished or not."""
+    def take(self) -> list[tuple[int, Hypothesis]]:
+        """Number and best hypothesis of each row that is done and was not taken yet."""
 
 
 class Greedy:
-    """Takes the most probable token; a row leaves with its end of text."""
+    """Takes the most probable token; a row leaves with its end of text, or at the limit.
 
-    def __init__(self, n_rows: int, max_tokens: int, eot: int, device: torch.device) -> None:
-        self._eot = eot
-        self._step = 0
-        self._rows = torch.arange(n_rows, device=device)  # of the batch, still being decoded
-        self._tokens = torch.full((n_rows, max_tokens), eot, device=device)
-        self._logprobs = torch.zeros(n_rows, device=device)
+    Args:
+        max_tokens: the limit, the end of text included.
+        eot: end of text.
+        device: of the scores.
+    """
+
+    def __init__(self, max_tokens: int, eot: int, device: torch.device) -> None:
+        self._eot, self._limit = eot, max_tokens
+        self._n_rows = 0
+        self._rows = torch.empty(0, dtype=torch.int64, device=device)  # their numbers
+        self._said = self._rows  # how many tokens each has
+        self._tokens = torch.empty(0, max_tokens, dtype=torch.int64, device=device)
+        self._logprobs = torch.empty(0, device=device)
+        self._done: list[tuple[int, Hypothesis]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def admit(self, n_rows: int, order: Tensor) -> None:
+        """See `Search`."""
+        fresh = torch.arange(self._n_rows, self._n_rows + n_rows, device=order.device)
+        self._n_rows += n_rows
+        self._rows = torch.cat([self._rows, fresh])[order]
+        self._said = F.pad(self._said, (0, n_rows))[order]
+        self._tokens = F.pad(self._tokens, (0, 0, 0, n_rows), value=self._eot)[order]
+        self._logprobs = F.pad(self._logprobs, (0, n_rows))[order]
 
     def step(self, scores: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Rows to go on with, int64 (R',), None for all of them, and the next token of each, (R',)."""
+        """See `Search`."""
         best, tokens = (each.squeeze(1) for each in most_probable(scores, 1))
-        self._tokens[self._rows, self._step] = tokens
-        self._logprobs[self._rows] += best
-        self._step += 1
-        alive = (tokens != self._eot).nonzero().squeeze(1)
+        self._tokens.scatter_(1, self._said.unsqueeze(1), tokens.unsqueeze(1))
+        self._logprobs += best
+        self._said += 1
+        goes_on = (tokens != self._eot) & (self._said < self._limit)
+        alive = goes_on.nonzero().squeeze(1)
         if len(alive) == len(tokens):
             return None, tokens
-        self._rows = self._rows[alive]
+        self._leave(~goes_on)
+        self._rows, self._said = self._rows[alive], self._said[alive]
+        self._tokens, self._logprobs = self._tokens[alive], self._logprobs[alive]
         return alive, tokens[alive]
 
-    def results(self) -> list[Hypothesis]:
-        """Tokens of each row of the batch up to its end of text."""
-        lengths = (self._tokens != self._eot).sum(dim=1).tolist()
-        rows = zip(self._tokens.tolist(), lengths, self._logprobs.tolist(), strict=True)
-        return [Hypothesis(tuple(tokens[:n]), logprob) for tokens, n, logprob in rows]
+    def _leave(self, done: Tensor) -> None:
+        columns = (self._rows, self._tokens, self._logprobs)
+        for number, tokens, logprob in zip(*(one[done].tolist() for one in columns), strict=True):
+            length = tokens.index(self._eot) if self._eot in tokens else len(tokens)
+            self._done.append((number, Hypothesis(tuple(tokens[:length]), logprob)))
+
+    def take(self) -> list[tuple[int, Hypothesis]]:
+        """See `Search`."""
+        done, self._done = self._done, []
+        return done
 
 
 @dataclass
 class _Candidates:
-    """What is known of one row of the batch: live hypotheses, in their order, and finished ones."""
+    """What is known of one row of the audio: live hypotheses, in their order, and finished ones."""
 
+    number: int
     live: list[Hypothesis]
     finished: list[Hypothesis]
 
-    def best(self, length_penalty: float | None) -> Hypothesis:
-        """The highest ranking of the finished ones; of the live ones if none is."""
-        return max(self.finished or self.live, key=lambda one: ranking(one, length_penalty))
+    def longest(self) -> int:
+        """Tokens of the live hypotheses, all of which have equally many."""
+        return len(self.live[0].tokens) if self.live else 0
+
+    def best(self, length_penalty: float | None, among_all: bool = False) -> Hypothesis:
+        """The highest ranking of the finished ones; of the live ones, too, if none is or if all count."""
+        some = [*self.finished, *self.live] if among_all or not self.finished else self.finished
+        return max(some, key=lambda one: ranking(one, length_penalty))
 
 
-class Beam:
+class _Several:
+    """What is common to searches with several hypotheses a row."""
+
+    def __init__(self, max_tokens: int, length_penalty: float | None) -> None:
+        self._limit, self._length_penalty = max_tokens, length_penalty
+        self._n_rows = 0
+        self._rows: list[_Candidates] = []
+        self._done: list[tuple[int, Hypothesis]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _admit(self, fresh: list[_Candidates], order: Tensor) -> None:
+        self._n_rows += len(fresh)
+        every = [*self._rows, *fresh]
+        self._rows = [every[place] for place in order.tolist()]
+
+    def _part(self, done: Callable[[_Candidates], bool], among_all: bool) -> list[bool]:
+        """Let rows go that are done or at the limit; for each row whether it stays."""
+        stays = [bool(one.live) and one.longest() < self._limit and not done(one) for one in self._rows]
+        for one, keep in zip(self._rows, stays, strict=True):
+            if not keep:
+                self._done.append((one.number, one.best(self._length_penalty, among_all)))
+        self._rows = [one for one, keep in zip(self._rows, stays, strict=True) if keep]
+        return stays
+
+    def take(self) -> list[tuple[int, Hypothesis]]:
+        """See `Search`."""
+        done, self._done = self._done, []
+        return done
+
+
+class Beam(_Several):
     """Keeps the `beams` most probable hypotheses of each row until enough of them have ended.
 
     Args:
-        n_rows: B.
         beams: how many are kept.
+        max_tokens: of a hypothesis, its end included.
         eot: end of text.
         patience: a row is done with `beams` times this many finished hypotheses (Kasai et al. 2022).
         length_penalty: see `ranking`.
     """
 
     def __init__(
-        self, n_rows: int, beams: int, eot: int, patience: float = 1.0, length_penalty: float | None = None
+        self,
+        beams: int,
+        max_tokens: int,
+        eot: int,
+        patience: float = 1.0,
+        length_penalty: float | None = None,
     ) -> None:
-        self._beams, self._eot, self._length_penalty = beams, eot, length_penalty
+        super().__init__(max_tokens, length_penalty)
+        self._beams, self._eot = beams, eot
         self._enough = max(1, round(beams * patience))
-        self._all = [_Candidates([Hypothesis((), 0.0)], []) for _ in range(n_rows)]
+
+    def admit(self, n_rows: int, order: Tensor) -> None:
+        """See `Search`."""
+        numbers = range(self._n_rows, self._n_rows + n_rows)
+        self._admit([_Candidates(number, [Hypothesis((), 0.0)], []) for number in numbers], order)
 
     def step(self, scores: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Rows to go on with, int64 (R',), and the next token of each, (R',)."""
+        """See `Search`."""
         width = min(self._beams + 1, scores.shape[1])
         values, tokens = (each.tolist() for each in most_probable(scores, width))
-        rows: list[int] = []
-        chosen: list[int] = []
+        chosen: list[list[tuple[int, int]]] = []
         first = 0
-        for one in self._all:
+        for one in self._rows:
             last = first + len(one.live)
-            for row, token in self._advance(one, values[first:last], tokens[first:last]):
-                rows.append(first + row)
-                chosen.append(token)
+            kept = self._advance(one, values[first:last], tokens[first:last])
+            chosen.append([(first + row, token) for row, token in kept])
             first = last
-        return torch.tensor(rows, device=scores.device, dtype=torch.int64), torch.tensor(
-            chosen, device=scores.device, dtype=torch.int64
+        stays = self._part(lambda one: len(one.finished) >= self._enough, among_all=False)
+        going = [pair for kept, keep in zip(chosen, stays, strict=True) if keep for pair in kept]
+        rows, following = zip(*going, strict=True) if going else ((), ())
+        return (
+            torch.tensor(rows, device=scores.device, dtype=torch.int64),
+            torch.tensor(following, device=scores.device, dtype=torch.int64),
         )
-
-    def results(self) -> list[Hypothesis]:
-        """The best hypothesis of each row of the batch."""
-        return [one.best(self._length_penalty) for one in self._all]
 
     def _advance(
         self, one: _Candidates, values: Sequence[Sequence[float]], tokens: Sequence[Sequence[int]]
@@ -136,78 +225,82 @@ class Beam:
                 live.append(Hypothesis((*one.live[row].tokens, token), logprob))
             if len(kept) == self._beams:
                 break
-        if len(one.finished) >= self._enough or not live:
+        if not live:
             one.finished = one.finished or one.live
-            kept, live = [], []
         one.live = live
         return kept
 
 
-class Sampling:
+class Sampling(_Several):
     """Draws each token at random, several times for each row, and keeps the most probable outcome.
 
     Args:
-        seeds: of each row of the batch: the same seed draws the same, whatever stands beside it.
+        seed: of each row: the same seed draws the same, whatever stands beside it.
         draws: how many outcomes of a row compete.
         temperature: above zero; the higher, the more random.
+        max_tokens: of an outcome, its end included.
         eot: end of text.
         length_penalty: see `ranking`.
     """
 
     def __init__(
-        self, seeds: Sequence[int], draws: int, temperature: float, eot: int, length_penalty: float | None
+        self,
+        seed: int,
+        draws: int,
+        temperature: float,
+        max_tokens: int,
+        eot: int,
+        length_penalty: float | None,
     ) -> None:
-        self._temperature, self._eot, self._length_penalty = temperature, eot, length_penalty
-        self._draws = draws
-        self._random = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self._all = [_Candidates([Hypothesis((), 0.0)] * draws, []) for _ in seeds]
-        self._first = True
+        super().__init__(max_tokens, length_penalty)
+        self._seed, self._draws, self._temperature, self._eot = seed, draws, temperature, eot
+        self._random: dict[int, torch.Generator] = {}
+
+    def admit(self, n_rows: int, order: Tensor) -> None:
+        """See `Search`."""
+        numbers = range(self._n_rows, self._n_rows + n_rows)
+        self._random |= {number: torch.Generator().manual_seed(self._seed) for number in numbers}
+        fresh = [_Candidates(number, [Hypothesis((), 0.0)] * self._draws, []) for number in numbers]
+        self._admit(fresh, order)
 
     def step(self, scores: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Rows to go on with, int64 (R',), and the next token of each, (R',)."""
-        logprobs = scores.float().log_softmax(1)
-        if self._first:
-            logprobs = logprobs.repeat_interleave(self._draws, 0)
-        noise = torch.cat([self._noise(i, logprobs.shape[1]) for i in range(len(self._all))])
+        """See `Search`."""
+        sources = self._sources().to(scores.device)
+        logprobs = scores.float().log_softmax(1)[sources]
+        noise = torch.cat([self._noise(one, logprobs.shape[1]) for one in self._rows])
         drawn = (logprobs / self._temperature + noise.to(logprobs.device)).argmax(1)  # Gumbel's trick
         values = logprobs.gather(1, drawn.unsqueeze(1)).squeeze(1).tolist()
-        kept = self._extend(drawn.tolist(), values)
-        rows = torch.tensor(kept, device=logprobs.device, dtype=torch.int64)
-        tokens = drawn[rows]
-        if self._first:
-            rows = rows // self._draws
-            self._first = False
-        return rows, tokens
+        kept = torch.tensor(self._extend(drawn.tolist(), values), device=logprobs.device, dtype=torch.int64)
+        return sources[kept], drawn[kept]
 
-    def results(self) -> list[Hypothesis]:
-        """The most probable outcome of each row of the batch."""
-        return [
-            max([*one.finished, *one.live], key=lambda each: ranking(each, self._length_penalty))
-            for one in self._all
-        ]
+    def _sources(self) -> Tensor:
+        """Which scores each hypothesis draws from, int64 (R,): those of a row that begins share one."""
+        steps = [int(place == 0 or one.longest() > 0) for one in self._rows for place in range(len(one.live))]
+        return torch.tensor(steps).cumsum(0) - 1
 
-    def _noise(self, index: int, n_vocab: int) -> Tensor:
-        """Gumbel noise for the live rows of one row of the batch, (n, V)."""
-        shape = len(self._all[index].live), n_vocab
-        uniform = torch.rand(shape, generator=self._random[index]).clamp_(1e-20, 1 - 1e-7)
-        return -(-uniform.log()).log()
+    def _noise(self, one: _Candidates, n_vocab: int) -> Tensor:
+        """Gumbel noise for the live hypotheses of one row, (n, V)."""
+        uniform = torch.rand((len(one.live), n_vocab), generator=self._random[one.number])
+        return -(-uniform.clamp_(1e-20, 1 - 1e-7).log()).log()
 
     def _extend(self, tokens: Sequence[int], values: Sequence[float]) -> list[int]:
-        """Give each live hypothesis its token; the rows of those that go on."""
-        kept: list[int] = []
-        row = 0
-        for one in self._all:
+        """Give each live hypothesis its token; those that go on."""
+        kept: list[list[int]] = []
+        place = 0
+        for one in self._rows:
             live: list[Hypothesis] = []
+            kept.append([])
             for hypothesis in one.live:
-                token, logprob = tokens[row], hypothesis.logprob + values[row]
+                token, logprob = tokens[place], hypothesis.logprob + values[place]
                 if token == self._eot:
                     one.finished.append(Hypothesis(hypothesis.tokens, logprob))
                 else:
                     live.append(Hypothesis((*hypothesis.tokens, token), logprob))
-                    kept.append(row)
-                row += 1
+                    kept[-1].append(place)
+                place += 1
             one.live = live
-        return kept
+        stays = self._part(lambda _: False, among_all=True)
+        return [place for places, keep in zip(kept, stays, strict=True) if keep for place in places]
 
 
 def ranking(one: Hypothesis, length_penalty: float | None) -> float:

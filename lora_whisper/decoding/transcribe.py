@@ -17,8 +17,9 @@ from torch import Tensor
 from lora_whisper.audio import HOP_LENGTH, N_SAMPLES, SAMPLE_RATE, AudioContext, features
 from lora_whisper.audio_file import Samples
 from lora_whisper.decoding.clip_job import Job, Target
-from lora_whisper.decoding.clips import Clip, n_frames, one_ahead, pad, plan, windows
-from lora_whisper.decoding.search import GREEDY, Decoded, DecodingOptions, decodable_s, decode
+from lora_whisper.decoding.clips import MAX_ROWS, Clip, n_frames, one_ahead, pad, plan, windows
+from lora_whisper.decoding.running import Windows
+from lora_whisper.decoding.search import GREEDY, Decoded, DecodingOptions, decodable_s, decode_each
 from lora_whisper.decoding.transcript import Segment, Transcript
 from lora_whisper.decoding.word_times import TimedText, word_times
 from lora_whisper.errors import AdapterError, BackboneMismatch, LoraWhisperError, UnknownLanguage
@@ -30,6 +31,9 @@ from lora_whisper.model.language_id import detect_language
 
 BATCH_S = 240.0
 """Least seconds of audio, padding included, that are in work at once."""
+
+LOADED = 4
+"""Batches whose clips are read at once, so that those of the next take the places of those that are done."""
 
 Probabilities = npt.NDArray[np.float64]
 
@@ -129,7 +133,8 @@ class LoraWhisper:
         info = TranscriptionInfo(job.known.tag, job.probability, job.duration_s)
 
         def segments() -> Iterator[Segment]:
-            yield from self._transcripts([job], options)[0].segments
+            for _, transcript in self._transcripts([job], options):
+                yield from transcript.segments
 
         return segments(), info
 
@@ -157,7 +162,8 @@ class LoraWhisper:
             except LoraWhisperError as error:
                 yield Outcome(index, None, error)
         indices = list(costs_s)
-        groups = [[indices[row] for row in rows] for rows in plan(list(costs_s.values()), self.batch_s)]
+        planned = plan(list(costs_s.values()), LOADED * self.batch_s, LOADED * MAX_ROWS)
+        groups = [[indices[row] for row in rows] for rows in planned]
         for loaded in one_ahead(lambda group: self._load_group(group, clips), groups):
             yield from (one for one in loaded if isinstance(one, Outcome))
             jobs = [one for one in loaded if isinstance(one, Job)]
@@ -166,7 +172,7 @@ class LoraWhisper:
             broken = self.broken_adapters(job.known for job in jobs)
             yield from (Outcome(job.index, None, broken[job.known]) for job in jobs if job.known in broken)
             jobs = [job for job in jobs if job.known not in broken]
-            for job, transcript in zip(jobs, self._transcripts(jobs, options), strict=True):
+            for job, transcript in self._transcripts(jobs, options):
                 yield Outcome(job.index, transcript)
 
     def target(self, tag: str) -> Target:
@@ -242,21 +248,38 @@ class LoraWhisper:
         Raises:
             AudioError: a piece cannot be read.
         """
+        found = dict(self.hear_each(pieces, targets, options, prompts))
+        return [found[number] for number in range(len(pieces))]
 
-        def decoded(mel: Tensor, n_positions: Tensor | None, rows: Sequence[int]) -> list[Decoded]:
-            batch = [targets[row] for row in rows]
-            return decode(
-                self.backbone,
-                mel,
-                [target.token_language for target in batch],
-                n_positions=n_positions,
-                routing=self.bank.route([target.adapter for target in batch]),
-                options=options,
-                prompts=[prompts[row] for row in rows] if prompts else (),
-            )
+    def hear_each(
+        self,
+        pieces: Sequence[Clip],
+        targets: Sequence[Target],
+        options: DecodingOptions = GREEDY,
+        prompts: Sequence[Sequence[int]] = (),
+    ) -> Iterator[tuple[int, Decoded]]:
+        """The number of each piece and what is heard in it, as soon as it is known; arguments as for `hear`.
 
-        contexts = [target.context for target in targets]
-        return self._in_batches(list(zip(pieces, contexts, strict=True)), decoded, self.batch_s)
+        Raises:
+            AudioError: a piece cannot be read.
+        """
+        parts = [(piece, target.context) for piece, target in zip(pieces, targets, strict=True)]
+
+        def windows(rows: Sequence[int], starts: Tensor) -> Windows:
+            mel, n_positions = self._padded([parts[row] for row in rows])
+            routing = self.bank.route([targets[row].adapter for row in rows])
+            return Windows(rows, mel, starts, n_positions, routing)
+
+        return decode_each(
+            self.backbone,
+            [_padded_s(*part) for part in parts],
+            [target.token_language for target in targets],
+            [target.adapter or "" for target in targets],
+            windows,
+            options,
+            prompts,
+            self.batch_s,
+        )
 
     def words(
         self, pieces: Sequence[Clip], targets: Sequence[Target], texts: Sequence[Sequence[Sequence[int]]]
@@ -331,11 +354,16 @@ class LoraWhisper:
             known.append(replace(job, target=target, probability=float(mean[best])))
         return known
 
-    def _transcripts(self, jobs: Sequence[Job], options: DecodingOptions) -> list[Transcript]:
-        """One transcript per job, whose languages are known; one segment per window."""
+    def _transcripts(self, jobs: Sequence[Job], options: DecodingOptions) -> Iterator[tuple[Job, Transcript]]:
+        """The transcript of each job, whose language is known, as it is ready; one segment per window."""
+        owners = [job for job in jobs for _ in job.cuts]
         pieces = [Clip(window) for job in jobs for window in job.windows]
-        decoded = iter(self.hear(pieces, [job.known for job in jobs for _ in job.cuts], options))
-        return [job.transcript([next(decoded) for _ in job.cuts]) for job in jobs]
+        heard: dict[int, dict[int, Decoded]] = {job.index: {} for job in jobs}
+        for number, decoded in self.hear_each(pieces, [job.known for job in owners], options):
+            job = owners[number]
+            heard[job.index][number] = decoded
+            if len(heard[job.index]) == len(job.cuts):
+                yield job, job.transcript([one for _, one in sorted(heard.pop(job.index).items())])
 
     def _in_batches(
         self,
@@ -344,12 +372,21 @@ class LoraWhisper:
         batch_s: float,
     ) -> list[_Out]:
         """What `function` makes of each piece, given batches (mel, n_positions, rows), in order."""
-        model, results = self.backbone.model, dict[int, _Out]()
-        frames = [n_frames(round(clip.length_s() * SAMPLE_RATE), context) for clip, context in pieces]
-        for rows in plan([n * HOP_LENGTH / SAMPLE_RATE for n in frames], batch_s):
-            mel, n_positions = pad(
-                [features(pieces[row][0].load(), model.dims.n_mels, pieces[row][1]) for row in rows]
-            )
-            n_positions = None if n_positions is None else n_positions.to(model.device)
-            results.update(zip(rows, function(mel.to(model.device), n_positions, rows), strict=True))
+        results = dict[int, _Out]()
+        for rows in plan([_padded_s(*piece) for piece in pieces], batch_s):
+            mel, n_positions = self._padded([pieces[row] for row in rows])
+            results.update(zip(rows, function(mel, n_positions, rows), strict=True))
         return [results[row] for row in range(len(pieces))]
+
+    def _padded(self, pieces: Sequence[tuple[Clip, AudioContext]]) -> tuple[Tensor, Tensor | None]:
+        """Log-mel frames (B, M, T) of pieces, and the real encoder positions of each, (B,); see `pad`."""
+        model = self.backbone.model
+        mel, n_positions = pad(
+            [features(clip.load(), model.dims.n_mels, context) for clip, context in pieces]
+        )
+        return mel.to(model.device), None if n_positions is None else n_positions.to(model.device)
+
+
+def _padded_s(clip: Clip, context: AudioContext) -> float:
+    """Seconds that a piece, none over 30 s, takes up in a batch."""
+    return n_frames(round(clip.length_s() * SAMPLE_RATE), context) * HOP_LENGTH / SAMPLE_RATE

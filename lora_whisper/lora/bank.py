@@ -20,7 +20,7 @@ from lora_whisper.lora.adapter import (
     fresh_parts,
     parts_from,
 )
-from lora_whisper.lora.cache import AdapterCache, Lease, OnDemandAdapter, route_of
+from lora_whisper.lora.cache import AdapterCache, OnDemandAdapter, route_of
 from lora_whisper.lora.layers import adaptable
 from lora_whisper.lora.mixture import borrowed, flatten, fresh_gates, merged_model
 from lora_whisper.lora.opening import attach, described_in, detach, fitting_info, made, token_for
@@ -271,9 +271,9 @@ class AdapterBank:
         lease = self.cache.lease(adapter for adapter in adapters if adapter)
         routes: list[Route] = [() if adapter is None else route_of(adapter) for adapter in adapters]
         routing = Routing.of(routes, self.backbone.model.device)
-        if routing is not None and lease is not None:
-            routing.memory[Lease] = lease  # lives as long as this routing and all that are made from it
-        return routing
+        if routing is None or lease is None:
+            return routing
+        return replace(routing, leases=(lease,) * len(languages))
 
     def save(self, tag: str, folder: Path, dtype: torch.dtype = torch.float32) -> Path:
         """The adapter folder, written whole or not at all; PEFT reads it.

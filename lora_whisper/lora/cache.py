@@ -3,7 +3,7 @@
     opened: its JSON files are read → used: its tensors are read, checked and handed to the layers
         → the least recently used, and memory is short: taken from the layers → used again …
 
-Three kinds are never given up: what a batch in flight uses, which a `Lease` in the memory of its routing
+Three kinds are never given up: what a batch in flight uses, which the `Lease` of its rows in their routing
 tells; what somebody has asked for its parameters, since they may be changed; and what never came from a
 folder, which is not kept here at all. An adapter keeps its slot for good: no routing ever means another one.
 """
@@ -279,7 +279,7 @@ class _Evicted:
         if name.startswith("__"):  # asked for by copy and pickle
             raise AttributeError(name)
         raise AdapterError(
-            f"{vars(self)['_tag']} was evicted while a routing still names it; keep the routing's memory, or "
+            f"{vars(self)['_tag']} was evicted while a routing still names it; keep the routing's leases, or "
             "route again"
         )
 

@@ -1,7 +1,7 @@
 """What the decoder keeps for a batch: keys and values of the audio, and of the tokens so far."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,7 +32,13 @@ class Heard:
         place[audio] = torch.arange(len(audio), device=audio.device)
         rows = place[self.rows]
         kept = (rows >= 0).nonzero().squeeze(1)
+        if len(kept) == len(rows):
+            return replace(self, rows=rows)
         return self._selected(kept, rows[kept])
+
+    def placed(self, places: Tensor) -> "Heard":
+        """The same rows at other places in the batch, int64, one for each of the rows that there were."""
+        return replace(self, rows=places if self.rows is None else places[self.rows])
 
     def _selected(self, index: Tensor, rows: Tensor | None) -> "Heard":
         pairs = [(k.index_select(0, index), v.index_select(0, index)) for k, v in self.keys_values]
@@ -49,7 +55,8 @@ class KVCache:
         heard: the audio, in groups of rows of similar length, so that short rows are not padded to long ones.
         n_audio: rows of audio, B.
         width: rows of tokens for each row of audio, W.
-        length: tokens so far.
+        length: tokens so far, those included that a row which came later does not have.
+        starts: where the tokens of each row of audio begin, int64 (B,); None where all begin at 0.
         attention: if a list, each block appends how much its newest tokens look at each encoder position,
             (B, H, L, S); only for audio in one group.
     """
@@ -60,6 +67,7 @@ class KVCache:
         self.capacity = capacity
         self.width = 1
         self.length = 0
+        self.starts: Tensor | None = None
         self.attention: list[Tensor] | None = None
         self._tokens: list[tuple[Tensor, Tensor]] = []
 
@@ -85,6 +93,7 @@ class KVCache:
         if not torch.equal(audio, torch.arange(self.n_audio, device=audio.device)):
             parts = (part.index_select(audio, self.n_audio) for part in self.heard)
             self.heard, self.n_audio = [part for part in parts if len(part)], len(audio)
+            self.starts = None if self.starts is None else self.starts.index_select(0, audio)
         self.reorder(rows)
         self.width = width
 
@@ -97,3 +106,64 @@ class KVCache:
         kept = tokens.new_empty(len(rows), *tokens.shape[1:])
         kept[:, :, : self.length] = tokens[:, :, : self.length].index_select(0, rows)
         return kept
+
+    @property
+    def n_positions(self) -> int:
+        """Positions of audio, padding included."""
+        return sum(len(part) * part.keys_values[0][0].shape[2] for part in self.heard)
+
+    def positions(self, n_new: int) -> Tensor | slice:
+        """Where the newest tokens stand in their own sequences: a slice, or int64 (B·W, L)."""
+        if self.starts is None:
+            return slice(self.length, self.length + n_new)
+        columns = torch.arange(self.length, self.length + n_new, device=self.starts.device)
+        return columns - self.starts.repeat_interleave(self.width).unsqueeze(1)
+
+    def own_tokens(self, n_new: int) -> Tensor | None:
+        """Which columns hold tokens of a row's own, bool (B·W, 1, 1, L); None for all."""
+        if self.starts is None:
+            return None
+        columns = torch.arange(self.length + n_new, device=self.starts.device)
+        return (columns >= self.starts.repeat_interleave(self.width).unsqueeze(1))[:, None, None]
+
+    def admit(self, other: "KVCache", order: Tensor) -> None:
+        """Take in the rows of another cache, which has fewer tokens or as many, and put all in a new order.
+
+        Args:
+            other: has one row of tokens for each row of audio, which becomes the first of its `width` ones.
+            order: int64 (B,), places in the rows of audio that are here, followed by the others.
+        """
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=order.device)
+        here, there = place[: self.n_audio], place[self.n_audio :]
+        behind = self.length - other.length
+        if behind or self.starts is not None:
+            starts = order.new_zeros(self.n_audio) if self.starts is None else self.starts
+            self.starts = torch.cat([starts, starts.new_full((other.n_audio,), behind)])[order]
+        self.heard = [part.placed(here) for part in self.heard] + [part.placed(there) for part in other.heard]
+        self.n_audio = len(order)
+        lanes = (here.unsqueeze(1) * self.width + torch.arange(self.width, device=order.device)).flatten()
+
+        def joined(ours: Tensor, theirs: Tensor) -> Tensor:
+            both = ours.new_empty(self.n_audio * self.width, *ours.shape[1:])
+            if self.starts is not None:
+                both[:, :, : self.length] = 0  # what is masked must be finite all the same
+            both[lanes, :, : self.length] = ours[:, :, : self.length]
+            both[there * self.width, :, behind : self.length] = theirs[:, :, : other.length]
+            return both
+
+        self._tokens = [
+            (joined(keys, new_keys), joined(values, new_values))
+            for (keys, values), (new_keys, new_values) in zip(self._tokens, other._tokens, strict=True)
+        ]
+
+    def forget_gaps(self) -> None:
+        """Move all tokens to the front as far as the row that came first allows."""
+        if self.starts is None:
+            return
+        gap = int(self.starts.min())
+        for pair in self._tokens:
+            for buffer in pair:
+                buffer[:, :, : self.length - gap] = buffer[:, :, gap : self.length].clone()
+        self.length -= gap
+        self.starts = self.starts - gap

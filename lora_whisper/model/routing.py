@@ -59,6 +59,7 @@ class Routing:
             change while a batch is decoded. Rows that leave or multiply keep it.
         planned: groups that were asked for.
         ways: through layers, kept as `memory` is, but for just these rows.
+        leases: what must live as long as each row, one for each of them; empty for nothing.
     """
 
     adapter_ids: Tensor
@@ -67,6 +68,7 @@ class Routing:
     memory: dict[object, object] = field(default_factory=dict, repr=False)
     planned: dict[tuple[Route, ...], Groups | None] = field(default_factory=dict, repr=False)
     ways: dict[object, Way] = field(default_factory=dict, repr=False)
+    leases: tuple[object, ...] = field(default=(), repr=False)
 
     @classmethod
     def one_per_row(cls, slots: Sequence[int], device: torch.device | str = "cpu") -> "Routing":
@@ -150,9 +152,26 @@ class Routing:
     def repeat_interleave(self, repeats: int) -> "Routing":
         """Routing for beams: each row `repeats` times in succession."""
         ids, gates = (each.repeat_interleave(repeats, 0) for each in (self.adapter_ids, self.gates))
-        return Routing(ids, gates, self.slots, self.memory)
+        leases = tuple(lease for lease in self.leases for _ in range(repeats))
+        return Routing(ids, gates, self.slots, self.memory, leases=leases)
 
     def index_select(self, rows: Tensor) -> "Routing":
         """Routing of the rows that stay, int64 (B',): the same index as for the cache."""
         ids, gates = (each.index_select(0, rows) for each in (self.adapter_ids, self.gates))
-        return Routing(ids, gates, self.slots, self.memory)
+        leases = tuple(self.leases[row] for row in rows.tolist()) if self.leases else ()
+        return Routing(ids, gates, self.slots, self.memory, leases=leases)
+
+    def joined(self, other: "Routing") -> "Routing":
+        """Routing of the rows of both, these first; layers have to make anew what they keep for a batch."""
+        width = max(self.adapter_ids.shape[1], other.adapter_ids.shape[1])
+        ids, gates = (
+            torch.cat([F.pad(part, (0, width - part.shape[1]), value=filler) for part in parts])
+            for parts, filler in (
+                ((self.adapter_ids, other.adapter_ids), NO_ADAPTER),
+                ((self.gates, other.gates), 0.0),
+            )
+        )
+        return Routing(ids, gates, leases=(*self._every_lease(), *other._every_lease()))
+
+    def _every_lease(self) -> tuple[object, ...]:
+        return self.leases or (None,) * len(self.adapter_ids)

@@ -185,7 +185,9 @@ class DecoderBlock(nn.Module):
         n_rows = x.shape[0] * cache.width
         keys_values = cache.extend(layer, *self.attn.keys_values(h, routing, n_rows))
         n_new = x.shape[1] // cache.width
-        x = x + self.attn.attend(h, keys_values, routing, *causality(n_new, keys_values[0]))
+        own = cache.own_tokens(n_new)
+        seen = causality(n_new, keys_values[0]) if own is None else (own, False)
+        x = x + self.attn.attend(h, keys_values, routing, *seen)
         h = self.cross_attn_ln(x)
         if cache.attention is not None:
             (heard,) = cache.heard
@@ -271,13 +273,12 @@ class TextDecoder(BlockStack):
 
     def forward(self, tokens: Tensor, cache: KVCache, routing: Routing | None) -> Tensor:
         """Hidden states (B·W, L, D) of the newest tokens (B·W, L)."""
-        end = cache.length + tokens.shape[1]
-        x = self.token_embedding(tokens) + self.positional_embedding[cache.length : end]
+        x = self.token_embedding(tokens) + self.positional_embedding[cache.positions(tokens.shape[1])]
         shape = x.shape
         x = x.reshape(shape[0] // cache.width, -1, shape[2])  # hypotheses of one row of audio side by side
         for layer, block in enumerate(self.blocks):
             x = self.run_block(block, x, layer, cache, routing)
-        cache.length = end
+        cache.length += tokens.shape[1]
         return self.ln(x).reshape(shape)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from toy_whisper import toy_backbone, toy_tokenizer
 
-from lora_whisper.decoding.rules import suppression, timestamp_pairs
+from lora_whisper.decoding.rules import NOT_YET, suppression, timestamp_pairs
 from lora_whisper.decoding.search import DecodingOptions, decode
 
 TOKENIZER = toy_tokenizer()
@@ -20,10 +20,11 @@ def times(start: int, end: int = 1501) -> set[int]:
 def possible(*said: int, scores: torch.Tensor | None = None) -> set[int]:
     scores = torch.zeros(1, TOKENIZER.n_vocab) if scores is None else scores
     history = torch.tensor([said], dtype=torch.int64)
-    suppression(toy_backbone(), (), timestamps=True)(scores, history)
+    fresh = None if said else torch.tensor([0])
+    suppression(toy_backbone(), (), timestamps=True)(scores, history, fresh)
     if said:  # text as probable as all times together, or the rule of the mass would hide the others
         scores[:, : TOKENIZER.eot + 1] += 20
-    timestamp_pairs(TOKENIZER, 1.0)(scores, history)
+    timestamp_pairs(TOKENIZER, 1.0)(scores, history, fresh)
     return set(scores[0].isfinite().nonzero().squeeze(1).tolist())
 
 
@@ -45,14 +46,14 @@ def test_times_come_in_pairs_and_never_go_back(said: tuple[int, ...], expected: 
 def test_rows_have_their_own_histories() -> None:
     scores = torch.zeros(2, TOKENIZER.n_vocab)
     scores[:, : TOKENIZER.eot + 1] += 20
-    timestamp_pairs(TOKENIZER, 1.0)(scores, torch.tensor([[T0, 70], [T0 + 5, T0 + 9]]))
+    timestamp_pairs(TOKENIZER, 1.0)(scores, torch.tensor([[T0, 70], [T0 + 5, T0 + 9]]), None)
     assert scores[0, T0 + 1].isfinite() and not scores[0, T0].isfinite()
     assert scores[1, 5].isfinite() and not scores[1, T0:].isfinite().any()
 
 
 def test_times_win_where_they_are_more_probable_together() -> None:
     scores = torch.zeros(1, TOKENIZER.n_vocab)  # 1,500 times of one each against 1 for any text
-    timestamp_pairs(TOKENIZER, 1.0)(scores, torch.tensor([[T0, 70]]))
+    timestamp_pairs(TOKENIZER, 1.0)(scores, torch.tensor([[T0, 70]]), None)
     assert not scores[0, :T0].isfinite().any() and scores[0, T0 + 1 :].isfinite().all()
 
 
@@ -63,3 +64,14 @@ def test_decoded_times_are_pairs_that_rise() -> None:
         found = [token for token in one.tokens if TOKENIZER.is_timestamp(token)]
         assert TOKENIZER.is_timestamp(one.tokens[0]) and found == sorted(found)
         assert not any(TOKENIZER.is_timestamp(token) for token in backbone.tokenizer.encode(one.text))
+
+
+def test_a_row_that_came_later_begins_with_a_time() -> None:
+    histories = [(T0, 70, T0 + 100), (T0 + 3,), ()]
+    expected = [possible(*said) for said in histories]
+    said = torch.tensor([[NOT_YET] * (3 - len(one)) + list(one) for one in histories])
+    scores, fresh = torch.zeros(3, TOKENIZER.n_vocab), torch.tensor([2])
+    suppression(toy_backbone(), (), timestamps=True)(scores, said, fresh)
+    scores[:2, : TOKENIZER.eot + 1] += 20
+    timestamp_pairs(TOKENIZER, 1.0)(scores, said, fresh)
+    assert [set(row.isfinite().nonzero().squeeze(1).tolist()) for row in scores] == expected

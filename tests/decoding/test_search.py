@@ -1,13 +1,15 @@
 """Decoding: a batch is its rows, whatever languages, lengths, prompts and adapters stand side by side."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from toy_whisper import MAX_TOKENS, toy_backbone, toy_bank
 
-from lora_whisper.decoding.rules import suppression
+from lora_whisper.decoding.lanes import Lanes
+from lora_whisper.decoding.rules import NOT_YET, suppression
 from lora_whisper.decoding.search import GREEDY, Decoded, DecodingOptions, decode
 from lora_whisper.errors import UnknownLanguage, UsageError
 from lora_whisper.lora.bank import AdapterBank, Expert, Gating
@@ -144,10 +146,10 @@ def test_special_and_suppressed_tokens_are_never_chosen(backbone: Backbone) -> N
     tokenizer = backbone.tokenizer
     first = replace(backbone, suppress_tokens=(70, tokenizer.sot), begin_suppress_tokens=(71, tokenizer.eot))
     rule, text = suppression(first, (72,), timestamps=False), set(range(tokenizer.eot)) - {70, 72}
-    for said, allowed in (([], text - {71}), ([5], text | {tokenizer.eot})):
-        scores = torch.zeros(1, tokenizer.n_vocab)
-        rule(scores, torch.tensor([said], dtype=torch.int64))
-        assert set(scores[0].isfinite().nonzero().squeeze(1).tolist()) == allowed
+    scores = torch.zeros(2, tokenizer.n_vocab)
+    rule(scores, torch.tensor([[NOT_YET], [5]]), torch.tensor([0]))  # the first row has said nothing yet
+    allowed = [set(row.isfinite().nonzero().squeeze(1).tolist()) for row in scores]
+    assert allowed == [text - {71}, text | {tokenizer.eot}]
 
     mel, n_positions = speech(3)
     heard = decode(backbone, mel, WORDS, n_positions=n_positions)
@@ -201,6 +203,45 @@ def test_a_mixed_batch_is_each_row_alone_in_every_kind_of_search(
         for row, frames in enumerate(FRAMES)
     ]
     assert all(map(same, batch, alone))
+
+
+@pytest.mark.parametrize("kind", ["greedy", *KINDS])
+@pytest.mark.parametrize("n_rows", [2, 3])
+def test_rows_that_enter_a_running_batch_are_as_if_alone(
+    bank: AdapterBank, kind: str, n_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three mixed batches, of which only so many rows are decoded side by side."""
+    speeches = [speech(seed) for seed in range(3)]
+    mel = torch.cat([mel for mel, _ in speeches])
+    n_positions = torch.cat([positions for _, positions in speeches])
+    words, tags = WORDS * 3, TAGS * 3
+    options = {"greedy": GREEDY, **KINDS}[kind]
+    entered: list[bool] = []
+    admit = Lanes.admit
+
+    def counted(lanes: Lanes, *coming: Any) -> tuple[Tensor, Tensor]:
+        found = admit(lanes, *coming)
+        entered.append(lanes.cache.starts is not None)
+        return found
+
+    monkeypatch.setattr(Lanes, "admit", counted)
+    monkeypatch.setattr("lora_whisper.decoding.search.MAX_ROWS", n_rows)
+    monkeypatch.setattr("lora_whisper.decoding.search.COMING_ROWS", 1)
+    monkeypatch.setattr("lora_whisper.decoding.running.GAP", 2)
+    batch = decode(
+        bank.backbone, mel, words, n_positions=n_positions, routing=bank.route(tags), options=options
+    )
+    assert sum(entered) > 5
+    for row, found in enumerate(batch):
+        frames = 2 * int(n_positions[row])
+        (alone,) = decode(
+            bank.backbone,
+            mel[[row], :, :frames],
+            [words[row]],
+            routing=bank.route([tags[row]]),
+            options=options,
+        )
+        assert same(found, alone)
 
 
 def test_each_kind_of_search_is_another(bank: AdapterBank) -> None:
