@@ -21,6 +21,7 @@ from lora_whisper.evaluation.results import EvaluationResult
 from lora_whisper.files import write_json
 from lora_whisper.jobs import Corpus, train_adapters
 from lora_whisper.lora.bank import AdapterBank
+from lora_whisper.lora.parts import LINEAR, MODULES, LoRAConfig
 from lora_whisper.model.checkpoint import load_backbone
 from lora_whisper.training.monitor import ConsoleMonitor, LogMonitor, Monitors
 from lora_whisper.training.trainer import TrainConfig
@@ -76,7 +77,7 @@ EXPERIMENTS = (
 
 
 def run(
-    experiment: Experiment, utterances: Sequence[Utterance], backbone: str, folder: Path
+    experiment: Experiment, utterances: Sequence[Utterance], backbone: str, shape: LoRAConfig, folder: Path
 ) -> dict[str, Any]:
     """Rates before and after, as they are."""
     chosen = [u for u in utterances if u.language == experiment.language and u.speaker in experiment.speakers]
@@ -88,7 +89,7 @@ def run(
     config = TrainConfig(
         epochs=experiment.epochs, learning_rate=2e-3, patience=8, perturb=True, spec_augment=True
     )
-    adapter = bank.add(experiment.language)
+    adapter = bank.add(experiment.language, shape)
     monitor = Monitors(ConsoleMonitor(), LogMonitor(folder))
     states = train_adapters(
         bank, [adapter], Corpus(parts["train"], parts["dev"]), config, folder, monitor=monitor
@@ -117,12 +118,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--backbone", default="mini")
+    parser.add_argument("--languages", nargs="+", default=[one.language for one in EXPERIMENTS])
+    parser.add_argument("--convolutions", action="store_true", help="adapt the encoder's convolutions, too")
     parser.add_argument("--out", type=Path, default=Path("runs/human"))
     arguments = parser.parse_args()
     utterances = read_manifest(arguments.manifest)
+    shape = LoRAConfig(modules=MODULES if arguments.convolutions else LINEAR)
     rows = [
-        run(experiment, utterances, arguments.backbone, arguments.out / experiment.language)
-        for experiment in EXPERIMENTS
+        run(one, utterances, arguments.backbone, shape, arguments.out / one.language)
+        for one in EXPERIMENTS
+        if one.language in arguments.languages
     ]
     write_json(arguments.out / "human_speech.json", {"backbone": arguments.backbone, "experiments": rows})
     print("| speech | train, min | test clips | WER before | WER after | CER before | CER after |")

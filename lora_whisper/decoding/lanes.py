@@ -69,12 +69,10 @@ class Lanes:
             bare = [NO_ADAPTER]
             ours = self.routing or Routing.one_per_row(bare * n_old, order.device)
             self.routing = ours.joined(routing or Routing.one_per_row(bare * n_new, order.device))
-            routes = self.routing.routes
-            order = torch.tensor(sorted(range(len(routes)), key=routes.__getitem__), device=order.device)
+            order = self.routing.by_route()
             self.routing = self.routing.index_select(order)
         self.cache.admit(cache, order)
-        place = torch.empty_like(order)
-        place[order] = torch.arange(len(order), device=order.device)
+        place = order.argsort()
         first = torch.arange(n_old, n_old + n_new, device=order.device) * width
         lanes = torch.cat([self._live, first])
         lanes = place[lanes // width] * width + lanes % width

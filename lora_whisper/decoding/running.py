@@ -177,14 +177,11 @@ def _together(
     if any(one.routing is not None for one in windows):
         parts = (one.routing or Routing.one_per_row([NO_ADAPTER] * len(one), device) for one in windows)
         routing = reduce(Routing.joined, parts)
-        routes = routing.routes
-        order = torch.tensor(sorted(range(len(routes)), key=routes.__getitem__), device=device)
+        order = routing.by_route()
         routing = routing.index_select(order)
     heard = [_heard(model, one) for one in windows]
     if len(windows) > 1 or routing is not None:
-        place = torch.empty_like(order)
-        place[order] = torch.arange(len(order), device=device)
-        places = place.split([len(one) for one in windows])
+        places = order.argsort().split([len(one) for one in windows])
         heard = [one.placed(where) for one, where in zip(heard, places, strict=True)]
     start = torch.cat([one.start for one in windows])[order]
     return start, [numbers[row] for row in order.tolist()], heard, routing

@@ -133,8 +133,7 @@ class KVCache:
             other: has one row of tokens for each row of audio, which becomes the first of its `width` ones.
             order: int64 (B,), places in the rows of audio that are here, followed by the others.
         """
-        place = torch.empty_like(order)
-        place[order] = torch.arange(len(order), device=order.device)
+        place = order.argsort()
         here, there = place[: self.n_audio], place[self.n_audio :]
         behind = self.length - other.length
         if behind or self.starts is not None:

@@ -161,6 +161,11 @@ class Routing:
         leases = tuple(self.leases[row] for row in rows.tolist()) if self.leases else ()
         return Routing(ids, gates, self.slots, self.memory, leases=leases)
 
+    def by_route(self) -> Tensor:
+        """An order of the rows in which those of one route are neighbours, int64 (B,)."""
+        order = sorted(range(len(self.routes)), key=self.routes.__getitem__)
+        return torch.tensor(order, device=self.adapter_ids.device)
+
     def joined(self, other: "Routing") -> "Routing":
         """Routing of the rows of both, these first; layers have to make anew what they keep for a batch."""
         width = max(self.adapter_ids.shape[1], other.adapter_ids.shape[1])
