@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lora_whisper.audio import SAMPLE_RATE
 from lora_whisper.lora.bank import AdapterBank
-from lora_whisper.lora.parts import LoRAConfig
+from lora_whisper.lora.parts import LINEAR, LoRAConfig
 from lora_whisper.model.checkpoint import Backbone
 from lora_whisper.model.tokenizer import Tokenizer, train_tokenizer
 from lora_whisper.model.whisper import ModelDimensions, Whisper
@@ -36,11 +36,11 @@ def toy_backbone(audio_context: str = "dynamic", max_tokens: int = MAX_TOKENS) -
     return Backbone(model, tokenizer, "toy", audio_context, suppress_tokens=silent)
 
 
-def toy_bank(backbone: Backbone, ranks: dict[str, int]) -> AdapterBank:
+def toy_bank(backbone: Backbone, ranks: dict[str, int], modules: tuple[str, ...] = LINEAR) -> AdapterBank:
     """Adapters with random B: each changes what is heard."""
     bank = AdapterBank(backbone)
     for number, (tag, rank) in enumerate(ranks.items()):
-        adapter = bank.add(tag, LoRAConfig(rank, float(rank)), seed=number)
+        adapter = bank.add(tag, LoRAConfig(rank, float(rank), modules), seed=number)
         generator = torch.Generator().manual_seed(number)
         for part in adapter.parts.values():
             part.b.data.normal_(std=0.5, generator=generator)

@@ -13,7 +13,7 @@ from toy_whisper import toy_backbone, toy_bank
 from lora_whisper.errors import AdapterError, BackboneMismatch, UnknownLanguage
 from lora_whisper.languages import normalize_tag
 from lora_whisper.lora.bank import AdapterBank
-from lora_whisper.lora.parts import LoRAConfig
+from lora_whisper.lora.parts import MODULES, LoRAConfig
 from lora_whisper.lora.updates import Adapted
 from lora_whisper.model.checkpoint import Backbone, weights_fingerprint
 from lora_whisper.model.whisper import Linear, ModelDimensions, Whisper
@@ -24,7 +24,7 @@ SMALL = LoRAConfig(rank=2, alpha=4)
 
 @pytest.fixture
 def bank() -> AdapterBank:
-    return toy_bank(toy_backbone(), RANKS)
+    return toy_bank(toy_backbone(), RANKS, MODULES)
 
 
 def batch(rows: int) -> tuple[Tensor, Tensor]:

@@ -14,14 +14,14 @@ from lora_whisper.lora.adapter import Adapter, Expert, Gating
 from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.lora.expansion import adapter_candidates
 from lora_whisper.lora.mixture import chosen_experts, flatten
-from lora_whisper.lora.parts import LoRAConfig
+from lora_whisper.lora.parts import MODULES, LoRAConfig
 
 RANKS = {"pl": 4, "it": 2, "cy": 4}
 GATINGS: tuple[Gating, ...] = ("fixed", "layer", "token")
 
 
 def new_bank() -> AdapterBank:
-    return toy_bank(toy_backbone(), RANKS)
+    return toy_bank(toy_backbone(), RANKS, MODULES)
 
 
 def experts_of(bank: AdapterBank, **weights: float) -> tuple[Expert, ...]:
@@ -29,7 +29,7 @@ def experts_of(bank: AdapterBank, **weights: float) -> tuple[Expert, ...]:
 
 
 def mixture(bank: AdapterBank, gating: Gating = "fixed", own: bool = True, trained: bool = True) -> Adapter:
-    config = LoRAConfig(3, 3.0) if own else None
+    config = LoRAConfig(3, 3.0, MODULES) if own else None
     made = bank.add_mixture(
         "da", experts_of(bank, pl=0.75, it=0.25), config, gating=gating, token_language="en"
     )
