@@ -6,13 +6,14 @@ W₀ is frozen. `updates` has the second term for any batch; a linear layer has 
 that are usual.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lora_whisper.lora.products import Bundle, Factors, InferenceRun, LearningRun, infer, learn
+from lora_whisper.lora.products import Bundle, Factors, InferenceRun, LearningLayer, LearningRun, infer, learn
 from lora_whisper.lora.updates import Adapted, Stack
 from lora_whisper.model.precision import linear, working_precision
 from lora_whisper.model.routing import Groups, Route, Routing, Way
@@ -66,9 +67,26 @@ class LoRALinear(Adapted, Linear):
         """The same with gradients for x and the rows' own adapters."""
         if not self.takes_part(routing):
             return linear(x, self.weight, self.bias)
-        if self._gated(routing) or not self._simple(routing):
+        if not self._learns(routing):
             return self._added(x, routing)
-        return learn(x, self.weight, self.bias, self._runs(routing))
+        return learn(x, [LearningLayer(self.weight, self.bias, self._runs(routing))])[0]
+
+    def side_by_side(
+        self, layers: Sequence[Linear], x: Tensor, routing: Routing | None
+    ) -> tuple[Tensor, ...]:
+        """Outputs of several layers for the same x, this one the first of them."""
+        if routing is None or not torch.is_grad_enabled():
+            return super().side_by_side(layers, x, routing)
+        alike = [layer for layer in layers if isinstance(layer, LoRALinear) and layer._learns(routing)]
+        learning = [LearningLayer(one.weight, one.bias, one._runs(routing)) for one in alike]
+        places = {tuple((run.start, run.stop) for run in one.runs) for one in learning}
+        if len(learning) < len(layers) or len(places) > 1:
+            return super().side_by_side(layers, x, routing)
+        return learn(x, learning)
+
+    def _learns(self, routing: Routing) -> bool:
+        """Whether rows learn plain adapters here."""
+        return self.takes_part(routing) and not self._gated(routing) and self._simple(routing)
 
     def _way(self, length: int, dtype: torch.dtype, routing: Routing) -> Way:
         """How batches (B, length, in) go through the layer, without gradients.

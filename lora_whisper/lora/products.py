@@ -53,6 +53,15 @@ class LearningRun:
 
 
 @dataclass(frozen=True, eq=False)
+class LearningLayer:
+    """A frozen layer, weight (out, in) and bias (out,) or None, and its runs of rows that learn."""
+
+    weight: Tensor
+    bias: Tensor | None
+    runs: Sequence[LearningRun]
+
+
+@dataclass(frozen=True, eq=False)
 class Bundle:
     """Factors of several routes, laid out for batched products.
 
@@ -190,61 +199,87 @@ def _merged(weight: Tensor, factors: Factors) -> Tensor:
     return torch.addmm(weight.float(), factors.b.float(), factors.a.float()).to(weight.dtype)
 
 
-def learn(x: Tensor, weight: Tensor, bias: Tensor | None, runs: Sequence[LearningRun]) -> Tensor:
-    """Outputs (B, L, out) of x (B, L, in), with gradients for x and for the adapters of the runs.
+def learn(x: Tensor, layers: Sequence[LearningLayer]) -> tuple[Tensor, ...]:
+    """Outputs (B, L, out) of each layer for the same x (B, L, in), with gradients for x and for the adapters.
+
+    Layers that share their input, such as query, key and value, read it once for all their A and add up its
+    gradient in one place.
 
     Args:
         x: the batch.
-        weight: (out, in), frozen.
-        bias: (out,), frozen, or None.
-        runs: rows that learn; the others pass through the layer alone.
+        layers: frozen, all with adapters in the same runs of rows; other rows pass through the layers alone.
     """
-    factors = [factor for run in runs for factor in (run.a, run.b)]
-    places = [(run.start, run.stop, run.scale) for run in runs]
     dtype = working_precision(x)
+    by_place = list(zip(*(layer.runs for layer in layers), strict=True))
+    places = [(runs[0].start, runs[0].stop, [run.scale for run in runs]) for runs in by_place]
+    factors = [factor.to(dtype) for runs in by_place for run in runs for factor in (run.a, run.b)]
     with torch.autocast(x.device.type, enabled=False):
-        used = converted(weight, dtype), None if bias is None else converted(bias, dtype)
+        weights = [converted(layer.weight, dtype) for layer in layers]
+        biases = [None if layer.bias is None else converted(layer.bias, dtype) for layer in layers]
         learned: Any = _Learned  # torch leaves `apply` without types
-        return learned.apply(x.to(dtype), *used, places, *(factor.to(dtype) for factor in factors))
+        return learned.apply(x.to(dtype), places, len(layers), *weights, *biases, *factors)
 
 
 class _Learned(torch.autograd.Function):
-    """y = W₀x + s·BAx on runs of rows; all tensors have one precision."""
+    """y = W₀x + s·BAx on runs of rows, for several W₀ and the same x; all tensors have one precision."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        places: Sequence[tuple[int, int, float]],
-        *factors: Tensor,
-    ) -> Tensor:
-        """Outputs (B, L, out); `factors` are a and b of each run in turn."""
-        y = F.linear(x, weight, bias)
-        lows = []
-        for (start, stop, scale), a, b in zip(places, factors[::2], factors[1::2], strict=True):
-            lows.append(x[start:stop].flatten(0, 1) @ a.T)
-            y[start:stop].view(-1, y.shape[2]).addmm_(lows[-1], b.T, alpha=scale)
-        ctx.places = places
-        ctx.save_for_backward(x, weight, *factors, *lows)
-        return y
+        ctx: Any, x: Tensor, places: Sequence[tuple[int, int, Sequence[float]]], n_layers: int, *tensors: Any
+    ) -> tuple[Tensor, ...]:
+        """Outputs (B, L, out) of each layer.
+
+        `tensors` are the weights of the layers, their biases, and for each run a and b of each layer in turn.
+        """
+        weights, biases = tensors[:n_layers], tensors[n_layers : 2 * n_layers]
+        ys = tuple(F.linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True))
+        shared, kept = [], []
+        for (start, stop, scales), factors in zip(places, _by_run(tensors, n_layers), strict=True):
+            a = _below_each_other(factors[::2])
+            lows = (x[start:stop].flatten(0, 1) @ a.T).split([one.shape[0] for one in factors[::2]], 1)
+            for y, low, b, scale in zip(ys, lows, factors[1::2], scales, strict=True):
+                y[start:stop].view(-1, y.shape[2]).addmm_(low, b.T, alpha=scale)
+            shared.append(a)
+            kept += [*factors[1::2], *lows]
+        ctx.places, ctx.n_layers = places, n_layers
+        ctx.save_for_backward(x, *weights, *shared, *kept)
+        return ys
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         """Gradients of x and of the factors."""
-        x, weight, *others = ctx.saved_tensors
-        n_factors = 2 * len(ctx.places)
-        factors, lows = others[:n_factors], others[n_factors:]
-        dy = grads[0].contiguous()
-        dx = dy @ weight if ctx.needs_input_grad[0] else None
+        n, n_runs = ctx.n_layers, len(ctx.places)
+        x, *saved = ctx.saved_tensors
+        weights, shared, kept = saved[:n], saved[n : n + n_runs], saved[n + n_runs :]
+        dys = [grad.contiguous() for grad in grads]
+        dx = _summed(dys, weights) if ctx.needs_input_grad[0] else None
         found: list[Tensor] = []
-        for (start, stop, scale), a, b, low in zip(
-            ctx.places, factors[::2], factors[1::2], lows, strict=True
-        ):
-            dy_run = dy[start:stop].flatten(0, 1)
-            d_low = (dy_run @ b) * scale
+        for run, ((start, stop, scales), a) in enumerate(zip(ctx.places, shared, strict=True)):
+            bs, lows = kept[2 * n * run : 2 * n * run + n], kept[2 * n * run + n : 2 * n * (run + 1)]
+            dy_runs = [dy[start:stop].flatten(0, 1) for dy in dys]
+            d_lows = [(dy @ b) * scale for dy, b, scale in zip(dy_runs, bs, scales, strict=True)]
+            d_low = d_lows[0] if n == 1 else torch.cat(d_lows, 1)
             if dx is not None:
                 dx[start:stop].view(-1, dx.shape[2]).addmm_(d_low, a)
-            found += [d_low.T @ x[start:stop].flatten(0, 1), (dy_run.T @ low) * scale]
-        return dx, None, None, None, *found
+            d_as = (d_low.T @ x[start:stop].flatten(0, 1)).split([low.shape[1] for low in lows])
+            d_bs = [(dy.T @ low) * scale for dy, low, scale in zip(dy_runs, lows, scales, strict=True)]
+            found += [one for pair in zip(d_as, d_bs, strict=True) for one in pair]
+        return dx, None, None, *[None] * (2 * n), *found
+
+
+def _by_run(tensors: Sequence[Any], n_layers: int) -> list[Sequence[Tensor]]:
+    """The factors of each run: a and b of each layer in turn."""
+    factors = tensors[2 * n_layers :]
+    return [factors[first : first + 2 * n_layers] for first in range(0, len(factors), 2 * n_layers)]
+
+
+def _below_each_other(factors: Sequence[Tensor]) -> Tensor:
+    return factors[0] if len(factors) == 1 else torch.cat(list(factors))
+
+
+def _summed(dys: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """The gradient of what several layers share, from those of their outputs."""
+    dx = dys[0] @ weights[0]
+    for dy, weight in zip(dys[1:], weights[1:], strict=True):
+        dx.view(-1, dx.shape[2]).addmm_(dy.flatten(0, 1), weight)
+    return dx

@@ -22,7 +22,7 @@ from lora_whisper.model.precision import linear, working_precision
 from lora_whisper.model.routing import Routing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 KERNEL = 3
@@ -51,6 +51,12 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor, routing: Routing | None = None) -> Tensor:  # noqa: ARG002
         """Outputs (..., out) of inputs (..., in)."""
         return linear(x, self.weight, self.bias)
+
+    def side_by_side(
+        self, layers: "Sequence[Linear]", x: Tensor, routing: Routing | None
+    ) -> tuple[Tensor, ...]:
+        """Outputs of several layers for the same x, this one the first of them."""
+        return tuple(layer(x, routing) for layer in layers)
 
 
 class Convolution(nn.Conv1d):
@@ -93,35 +99,37 @@ class MultiHeadAttention(nn.Module):
         self.value = Linear(n_state, n_state)
         self.out = Linear(n_state, n_state)
 
-    def keys_values(
+    def project(
         self, x: Tensor, routing: Routing | None, n_rows: int | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Keys and values (n_rows, H, S, D/H) of x (B, …, D); n_rows is B unless it is given."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (n_rows, H, L, D/H) of x (B, …, D); n_rows is B unless it is given."""
+        layers = (self.query, self.key, self.value)
+        query, key, value = self.query.side_by_side(layers, x, routing)
         n_rows = n_rows or x.shape[0]
-        return self._split(self.key(x, routing), n_rows), self._split(self.value(x, routing), n_rows)
+        return self.split(query, n_rows), self.split(key, n_rows), self.split(value, n_rows)
 
     def attend(
         self,
-        x: Tensor,
+        query: Tensor,
         keys_values: tuple[Tensor, Tensor],
+        shape: torch.Size,
         routing: Routing | None,
         mask: Tensor | None = None,
         causal: bool = False,
     ) -> Tensor:
-        """Outputs, shaped as x (B, L, D), for queries from x over the given keys and values.
+        """Outputs of this shape, (B, …, D), for queries over keys and values, which have as many rows.
 
-        These may have more rows than x, as hypotheses do among tokens: then each row of x is several.
+        These may be more than B, as hypotheses are among tokens: then each row of the outputs is several.
         """
-        query = self._split(self.query(x, routing), keys_values[0].shape[0])
         mixed = attention(query, *keys_values, mask, causal)
-        return self.out(mixed.transpose(1, 2).reshape(x.shape), routing)
+        return self.out(mixed.transpose(1, 2).reshape(shape), routing)
 
     def listen(self, x: Tensor, cache: KVCache, layer: int, routing: Routing | None) -> Tensor:
         """Outputs, shaped as x (B, W·L, D), for queries from x over the audio in the cache."""
+        query = self.split(self.query(x, routing), x.shape[0])
         first = cache.heard[0]
         if first.rows is None:
-            return self.attend(x, first.keys_values[layer], routing, first.mask)
-        query = self._split(self.query(x, routing), x.shape[0])
+            return self.attend(query, first.keys_values[layer], x.shape, routing, first.mask)
         mixed = torch.empty_like(query)
         for part in cache.heard:
             mixed[part.rows] = attention(query[part.rows], *part.keys_values[layer], part.mask, causal=False)
@@ -129,11 +137,12 @@ class MultiHeadAttention(nn.Module):
 
     def weights(self, x: Tensor, keys: Tensor, routing: Routing | None, mask: Tensor | None) -> Tensor:
         """How much each of x (B, L, D) looks at each of the keys (B, H, S, D/H): (B, H, L, S)."""
-        query = self._split(self.query(x, routing), x.shape[0])
+        query = self.split(self.query(x, routing), x.shape[0])
         scores = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
         return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1)
 
-    def _split(self, x: Tensor, n_rows: int) -> Tensor:
+    def split(self, x: Tensor, n_rows: int) -> Tensor:
+        """X (…, D) as heads, (n_rows, H, L, D/H)."""
         return x.reshape(n_rows, -1, self.n_head, x.shape[-1] // self.n_head).transpose(1, 2)
 
 
@@ -163,7 +172,8 @@ class EncoderBlock(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None, routing: Routing | None) -> Tensor:
         """Outputs (B, S, D) of x (B, S, D)."""
         h = self.attn_ln(x)
-        x = x + self.attn.attend(h, self.attn.keys_values(h, routing), routing, mask)
+        query, key, value = self.attn.project(h, routing)
+        x = x + self.attn.attend(query, (key, value), h.shape, routing, mask)
         return x + self.mlp(self.mlp_ln(x), routing)
 
 
@@ -183,11 +193,12 @@ class DecoderBlock(nn.Module):
         """Outputs (B, W·L, D) of the newest tokens x (B, W·L, D); the cache is extended by them."""
         h = self.attn_ln(x)
         n_rows = x.shape[0] * cache.width
-        keys_values = cache.extend(layer, *self.attn.keys_values(h, routing, n_rows))
+        query, key, value = self.attn.project(h, routing, n_rows)
+        keys_values = cache.extend(layer, key, value)
         n_new = x.shape[1] // cache.width
         own = cache.own_tokens(n_new)
         seen = causality(n_new, keys_values[0]) if own is None else (own, False)
-        x = x + self.attn.attend(h, keys_values, routing, *seen)
+        x = x + self.attn.attend(query, keys_values, h.shape, routing, *seen)
         h = self.cross_attn_ln(x)
         if cache.attention is not None:
             (heard,) = cache.heard
@@ -268,8 +279,11 @@ class TextDecoder(BlockStack):
 
     def audio_keys_values(self, audio: Tensor, routing: Routing | None) -> list[tuple[Tensor, Tensor]]:
         """Keys and values (B, H, S, D/H) of the audio (B, S, D) for each block."""
-        blocks = cast("Iterable[DecoderBlock]", self.blocks)
-        return [block.cross_attn.keys_values(audio, routing) for block in blocks]
+        attentions = [block.cross_attn for block in cast("Iterable[DecoderBlock]", self.blocks)]
+        layers = [layer for one in attentions for layer in (one.key, one.value)]
+        parts = layers[0].side_by_side(layers, audio, routing)
+        heads = [attentions[0].split(part, len(audio)) for part in parts]
+        return list(zip(heads[::2], heads[1::2], strict=True))
 
     def forward(self, tokens: Tensor, cache: KVCache, routing: Routing | None) -> Tensor:
         """Hidden states (B·W, L, D) of the newest tokens (B·W, L)."""

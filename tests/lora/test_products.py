@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lora_whisper.lora.products import Factors, InferenceRun, LearningRun, infer, learn
+from lora_whisper.lora.products import Factors, InferenceRun, LearningLayer, LearningRun, infer, learn
 
 IN, OUT, RANK = 24, 16, 3
 
@@ -46,7 +46,7 @@ def test_gradients_are_those_of_the_formula() -> None:
     learned = [(nn.Parameter(one.a.clone()), nn.Parameter(one.b.clone())) for one in factors]
     places = [(0, 2, 0.5), (3, 5, 2.0)]
     runs = [LearningRun(*place[:2], *pair, place[2]) for place, pair in zip(places, learned, strict=True)]
-    found = learn(x, weight, bias, runs)
+    (found,) = learn(x, [LearningLayer(weight, bias, runs)])
     expected = x @ weight.T + bias
     for (start, stop, scale), (a, b) in zip(places, learned, strict=True):
         update = torch.zeros_like(expected)
@@ -67,7 +67,7 @@ def test_under_autocast_everything_is_bf16_but_the_gradients_of_parameters() -> 
     x, weight, bias, factors = batch(4)
     a, b = (nn.Parameter(each.clone()) for each in (factors[0].a, factors[0].b))
     with torch.autocast("cpu", torch.bfloat16):
-        found = learn(x, weight, bias, [LearningRun(0, 5, a, b, 1.0)])
+        (found,) = learn(x, [LearningLayer(weight, bias, [LearningRun(0, 5, a, b, 1.0)])])
     assert found.dtype == torch.bfloat16
     found.sum().backward()
     assert a.grad is not None and a.grad.dtype == torch.float32 and bool(a.grad.any())
@@ -78,6 +78,37 @@ def test_an_adapter_in_two_runs_learns_from_both() -> None:
     a, b = (nn.Parameter(each.clone()) for each in (factors[0].a, factors[0].b))
     apart = [LearningRun(0, 1, a, b, 1.0), LearningRun(1, 5, a, b, 1.0)]
     together = [LearningRun(0, 5, a, b, 1.0)]
-    grads = [torch.autograd.grad(learn(x, weight, None, runs).sum(), [a, b]) for runs in (apart, together)]
+    grads = [
+        torch.autograd.grad(learn(x, [LearningLayer(weight, None, runs)])[0].sum(), [a, b])
+        for runs in (apart, together)
+    ]
     for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("runs", [[(0, 5)], [(0, 2), (3, 5)]])
+def test_layers_side_by_side_learn_as_each_alone(runs: list[tuple[int, int]]) -> None:
+    x = numbers(5, 4, IN, seed=1).requires_grad_()
+    layers = []
+    for layer, (n_out, rank, bias) in enumerate([(16, 3, True), (8, 2, False), (16, 3, True)]):
+        learning = [
+            LearningRun(
+                *place,
+                nn.Parameter(numbers(rank, IN, seed=20 * layer + i)),
+                nn.Parameter(numbers(n_out, rank, seed=20 * layer + 10 + i)),
+                0.5 + layer,
+            )
+            for i, place in enumerate(runs)
+        ]
+        weight = numbers(n_out, IN, seed=50 + layer)
+        layers.append(LearningLayer(weight, numbers(n_out, seed=60) if bias else None, learning))
+    together = learn(x, layers)
+    alone = [learn(x, [layer])[0] for layer in layers]
+    wanted = [x, *(factor for layer in layers for run in layer.runs for factor in (run.a, run.b))]
+    upstream = [numbers(*y.shape, seed=70 + i) for i, y in enumerate(alone)]
+    for y, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(y, other)
+    for one, other in zip(
+        *(torch.autograd.grad(ys, wanted, upstream) for ys in (together, alone)), strict=True
+    ):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
