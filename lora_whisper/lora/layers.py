@@ -6,7 +6,7 @@ W₀ is frozen. `updates` has the second term for any batch; a linear layer has 
 that are usual.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -53,9 +53,8 @@ class LoRALinear(Adapted, Linear):
             return linear(x, self.weight, self.bias)
         if torch.is_grad_enabled():
             return self._learn(x, routing)
-        if self._gated(routing):
-            return self._added(x, routing)
-        if x.is_cuda and x.shape[1] * (len(routing.slots) - 1) <= MOST_IDLE and self.takes_part(routing):
+        few = x.is_cuda and x.shape[1] * (len(routing.slots) - 1) <= MOST_IDLE
+        if few and self.takes_part(routing) and not self._gated(routing):
             return linear(x, self.weight, self.bias) + self._through_all(x, routing, self._stack(routing))
         key = (self, x.shape[1], working_precision(x))
         way = routing.ways.get(key)
@@ -126,7 +125,10 @@ class LoRALinear(Adapted, Linear):
         for run in routing.runs:
             if run.route not in kept:
                 kept[run.route] = self._of_route(run.route)
-        return [InferenceRun(run.start, run.stop, kept[run.route]) for run in routing.runs]
+        return [
+            InferenceRun(run.start, run.stop, kept[run.route], self._router(run.route))
+            for run in routing.runs
+        ]
 
     def _grouped(self, routing: Routing) -> tuple[Bundle, Groups] | None:
         """The factors of all routes of the batch, which are kept for it, and its rows as groups of them."""
@@ -143,13 +145,38 @@ class LoRALinear(Adapted, Linear):
 
     def _of_route(self, route: Route) -> Factors | None:
         """A and B of all adapters of a route, scaled, side by side; None if none has a part here."""
-        parts = [(self.adapters[slot], weight) for slot, weight in route if slot in self.adapters]
+        parts = [
+            (self.adapters[slot], weight)
+            for (slot, _), weight in zip(route, self._constant_weights(route), strict=True)
+            if slot in self.adapters
+        ]
         if not parts:
             return None
         dtype = self.weight.dtype
         a = torch.cat([part.a for part, _ in parts]) if len(parts) > 1 else parts[0][0].a
         b = torch.cat([part.b * (part.scale * weight) for part, weight in parts], 1)
         return Factors(a.to(dtype), b.to(dtype))
+
+    def _constant_weights(self, route: Route) -> list[float]:
+        """Weight of each adapter of a route here, as far as it does not depend on the inputs."""
+        weights = [weight for _, weight in route]
+        gate = self.gates.get(route[0][0]) if route else None
+        if gate is None:
+            return weights
+        if gate.by_position:
+            return [1.0] * len(weights)
+        return [weight * factor for weight, factor in zip(weights, gate.weight.tolist(), strict=False)]
+
+    def _router(self, route: Route) -> Callable[[Tensor], Tensor] | None:
+        """What weighs the adapters of a route at each position; None if that does not depend on it."""
+        gate = self.gates.get(route[0][0]) if route else None
+        if gate is None or not gate.by_position:
+            return None
+        ranks = [len(self.adapters[slot].a) if slot in self.adapters else 0 for slot, _ in route]
+        device = gate.weight.device
+        owners = torch.arange(len(route), device=device).repeat_interleave(torch.tensor(ranks, device=device))
+        weights = torch.tensor([[[weight for _, weight in route]]], device=device)
+        return lambda x: gate(x, weights).index_select(-1, owners)
 
     def _through_all(self, x: Tensor, routing: Routing, stack: Stack) -> Tensor:
         """Update (B, L, out) by two plain products with the A and the B of all adapters at once.

@@ -91,10 +91,15 @@ class Gate:
 
     weight: nn.Parameter
 
+    @property
+    def by_position(self) -> bool:
+        """Whether it is a router, which weighs anew at each position."""
+        return self.weight.dim() == 2
+
     def __call__(self, x: Tensor, gates: Tensor) -> Tensor:
         """Weights (B, 1 or L, K) for x (B, L, in), from those of the routing, (B, 1, K)."""
         missing = gates.shape[-1] - self.weight.shape[0]
-        if self.weight.dim() == 1:
+        if not self.by_position:
             return gates * F.pad(self.weight, (0, missing))
         scores = F.linear(x, F.pad(self.weight, (0, 0, 0, missing)).to(x.dtype)).float() + gates.log()
         return gates.sum(-1, keepdim=True) * scores.softmax(-1)

@@ -34,11 +34,20 @@ class Factors:
 
 @dataclass(frozen=True, eq=False)
 class InferenceRun:
-    """Rows `start` to `stop` and their update; None for the layer alone."""
+    """Rows `start` to `stop` of a batch.
+
+    Attributes:
+        start: the first row.
+        stop: the row behind the last one.
+        factors: of their update; None for the layer alone.
+        gate: weight of each of the R at each position, (b, 1 or L, R), for inputs (b, L, in), where it
+            depends on them.
+    """
 
     start: int
     stop: int
     factors: Factors | None
+    gate: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +118,9 @@ def infer(
     weight = converted(weight, dtype)
     bias = None if bias is None else converted(bias, dtype)
     work: Way
-    if any(_merging_pays(run, length, weight) for run in runs):
+    if any(run.gate is not None for run in runs):
+        work = partial(_gated_runs, weight, bias, [_in(run, dtype) for run in runs])
+    elif any(_merging_pays(run, length, weight) for run in runs):
         work = partial(_merged_runs, weight, bias, runs)
     elif len(runs) > 1 and (several := grouped()) is not None:
         bundle, groups = several
@@ -155,6 +166,18 @@ def _added_runs(weight: Tensor, bias: Tensor | None, runs: Sequence[InferenceRun
     for run in runs:
         if run.factors is not None:
             _add(y[run.start : run.stop], x[run.start : run.stop], run.factors)
+    return y
+
+
+def _gated_runs(weight: Tensor, bias: Tensor | None, runs: Sequence[InferenceRun], x: Tensor) -> Tensor:
+    """The layer, and the update of each run in turn, weighed at each position."""
+    y = F.linear(x, weight, bias)
+    for run in runs:
+        if run.factors is not None:
+            part = x[run.start : run.stop]
+            low = part @ run.factors.a.T
+            weighted = low if run.gate is None else low * run.gate(part).to(low.dtype)
+            y[run.start : run.stop] += weighted @ run.factors.b.T
     return y
 
 

@@ -94,9 +94,9 @@ class Routing:
 
     @cached_property
     def routes(self) -> tuple[Route, ...]:
-        """What each row uses, without adapters of no weight."""
+        """What each row uses."""
         pairs = zip(self.adapter_ids.tolist(), self.weights.tolist(), strict=True)
-        return tuple(tuple(one for one in zip(*row, strict=True) if one[1]) for row in pairs)
+        return tuple(tuple(one for one in zip(*row, strict=True) if one[0] != NO_ADAPTER) for row in pairs)
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
