@@ -79,7 +79,7 @@ size_options = gathered(
 @click.option(
     "--processes",
     type=click.IntRange(1),
-    help="Runs beside each other.  [default: with mini one on each core, at most 4, which is fastest; else 1]",
+    help="Runs beside each other.  [default: with mini one on each core, at most 4, else 1]",
 )
 @size_options
 @output_options
