@@ -39,6 +39,7 @@ class Experiment:
         speakers: whose recordings are used; None for all.
         part: "train", "dev" or "test" for the n-th utterance.
         epochs: of training.
+        batch_s: seconds of a batch; small for little speech, which needs steps.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Experiment:
     speakers: frozenset[str]
     part: Callable[[int, Utterance], str]
     epochs: int
+    batch_s: float = 60.0
 
 
 def by_speaker(_: int, utterance: Utterance) -> str:
@@ -67,6 +69,7 @@ EXPERIMENTS = (
         frozenset({"george", "jackson", "lucas", "nicolas", "theo", "yweweler"}),
         by_speaker,
         30,
+        5.0,
     ),
     Experiment(
         "German sentences, one speaker, unseen sentences", "de", frozenset({"Kerstin"}), every_tenth, 20
@@ -87,7 +90,12 @@ def run(
     bank = AdapterBank(load_backbone(backbone))
     before = evaluate(LoraWhisper(bank.backbone), parts["test"])
     config = TrainConfig(
-        epochs=experiment.epochs, learning_rate=2e-3, patience=8, perturb=True, spec_augment=True
+        epochs=experiment.epochs,
+        learning_rate=2e-3,
+        batch_s=experiment.batch_s,
+        patience=8,
+        perturb=True,
+        spec_augment=True,
     )
     adapter = bank.add(experiment.language, shape)
     monitor = Monitors(ConsoleMonitor(), LogMonitor(folder))

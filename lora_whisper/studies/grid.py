@@ -87,15 +87,15 @@ WHOLE = replace(
 )
 """For recordings: all of them, with the paper's training; all weights learn at a tenth of its rate."""
 QUICK = Size(
-    base=(24, 28, 32, 24),
-    new=(24, 24, 24, 24),
-    many=16,
-    many_test=16,
+    base=(16, 20, 24, 16),
+    new=(16, 16, 16, 16),
+    many=12,
+    many_test=8,
     counts=(4, 8),
-    dev=8,
-    test=16,
+    dev=4,
+    test=8,
     seeds=(0,),
-    training=replace(FOR_MINI, epochs=3),
+    training=replace(FOR_MINI, epochs=2),
 )
 """For a look at the whole grid, not for conclusions."""
 
