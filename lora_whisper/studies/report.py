@@ -171,22 +171,27 @@ def starts(part: Part, root: Path, out: Path) -> Section:
     systems = _load(part, root, [arm.name for arm in part.arms if arm.learns == "new"])
     scratch, far = systems["scratch"], distances(new, base)
     rows, points = [], []
+    found: dict[str, list[Gain]] = {}
     for tag in new:
         heard = scratch.runs[0].facts["likeness"][tag]
-        for source in base:
-            warm = systems[f"from-{source}"]
-            rate, share = warm.mean([tag], "character"), _steps_share(warm, scratch, tag)
+        warm = [systems[f"from-{source}"] for source in base]
+        found[tag] = gains(warm, scratch, [tag], "character")
+        for source, one, gain in zip(base, warm, found[tag], strict=True):
+            rate = one.mean([tag], "character")
             rows.append(
-                [tag, source, f"{heard[source]:.3f}", f"{far[tag][source]:.2f}", _spread(rate), share]
-            )
+                [tag, source, f"{heard[source]:.3f}", f"{far[tag][source]:.2f}", _spread(rate),
+                 _signed(gain.relative), _p_value(gain.p_adjusted), _p_value(gain.pairs_p_adjusted),
+                 _steps_share(one, scratch, tag)]
+            )  # fmt: skip
             points.append((heard[source], far[tag][source], rate.mean))
-        rows.append([tag, "scratch", "", "", _spread(scratch.mean([tag], "character")), "1"])
+        rows.append([tag, "scratch", *[""] * 2, _spread(scratch.mean([tag], "character")), *[""] * 3, "1"])
     heard_rank, word_rank = (
         _rank_correlation([p[i] for p in points], [p[2] for p in points]) for i in (0, 1)
     )
     lines = [systems[name] for name in systems]
     write_text(out / "similarity-curves.svg", _curves_plot(lines, new))
-    head = ["language", "started from", "similarity", "word distance", "CER", "steps to scratch's CER"]
+    head = ["language", "started from", "similarity", "word distance", "CER", "gain over scratch"]
+    head += ["p, bootstrap", "p, matched pairs", "steps to scratch's CER"]
     text = [
         "## Warm starts from near and far",
         "Similarity: language-ID probability. Word distance: LDND of number words (`studies/distance.py`). "
@@ -196,7 +201,10 @@ def starts(part: Part, root: Path, out: Path) -> Section:
         f"{word_rank:+.2f} ({len(points)} pairs).",
         "![development CER](similarity-curves.svg)",
     ]
-    return "\n\n".join(text), {"rank_correlation": {"similarity": heard_rank, "word_distance": word_rank}}
+    return "\n\n".join(text), {
+        "gains": {tag: [asdict(one) for one in some] for tag, some in found.items()},
+        "rank_correlation": {"similarity": heard_rank, "word_distance": word_rank},
+    }
 
 
 def sharing(parts: Sequence[Part], root: Path, out: Path) -> Section:
