@@ -160,14 +160,15 @@ def test_what_does_not_fit_a_window(n_samples):
         features(noise(n_samples))
 
 
-def test_three_seconds_take_a_few_milliseconds():
+def test_three_seconds_cost_less_than_thirty():
     audio = noise(3 * SAMPLE_RATE)
-    durations_s = []
-    for _ in range(20):
-        start_s = time.perf_counter()
-        features(audio, 80, "dynamic")
-        durations_s.append(time.perf_counter() - start_s)
-    assert min(durations_s) < 0.01  # about 0.5 ms alone on a core; ten times that on a crowded one
+    durations_s = {"dynamic": [], "full": []}
+    for _ in range(20):  # taking turns, because the machine may be crowded
+        for context, durations in durations_s.items():
+            start_s = time.perf_counter()
+            features(audio, 80, context)
+            durations.append(time.perf_counter() - start_s)
+    assert min(durations_s["dynamic"]) < 0.5 * min(durations_s["full"])  # about 0.5 against 3.5 ms
 
 
 def test_import_needs_no_torch():
