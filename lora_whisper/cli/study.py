@@ -26,6 +26,7 @@ class SizeOptions:
     seeds: int | None
     learning_rate: float | None
     full_learning_rate: float | None
+    most_languages: int | None
 
     def size(self, recorded: bool) -> "Size":
         """The same as a value, for recordings or for synthetic speech."""
@@ -37,6 +38,7 @@ class SizeOptions:
             size,
             seeds=tuple(range(self.seeds)) if self.seeds else size.seeds,
             training=training,
+            counts=tuple(n for n in size.counts if n <= (self.most_languages or n)),
             full_learning_rate=self.full_learning_rate or size.full_learning_rate,
         )
 
@@ -55,6 +57,9 @@ size_options = gathered(
         "--full-learning-rate",
         type=float,
         help="Of full fine-tuning.  [default: 5e-4, fit for mini; recordings: 1e-5]",
+    ),
+    click.option(
+        "--most-languages", type=click.IntRange(4), help="Of the study scaling, which has up to 24."
     ),
 )
 
