@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lora_whisper.model.cache import KVCache
-from lora_whisper.model.routing import NO_ADAPTER, Routing
+from lora_whisper.model.routing import Routing
 
 MOST_IDLE = 0.25
 """Share of the rows of audio that may be done before the others close ranks."""
@@ -66,9 +66,8 @@ class Lanes:
         n_old, width = self.cache.n_audio, self.cache.width
         order = torch.arange(n_old + n_new, device=self._live.device)
         if self.routing is not None or routing is not None:
-            bare = [NO_ADAPTER]
-            ours = self.routing or Routing.one_per_row(bare * n_old, order.device)
-            self.routing = ours.joined(routing or Routing.one_per_row(bare * n_new, order.device))
+            ours = self.routing or Routing.bare(n_old, order.device)
+            self.routing = ours.joined(routing or Routing.bare(n_new, order.device))
             order = self.routing.by_route()
             self.routing = self.routing.index_select(order)
         self.cache.admit(cache, order)

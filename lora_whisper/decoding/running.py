@@ -17,7 +17,7 @@ from lora_whisper.decoding.lanes import Lanes
 from lora_whisper.decoding.rules import NOT_YET, Rule
 from lora_whisper.decoding.strategies import Hypothesis, Search
 from lora_whisper.model.cache import Heard, KVCache
-from lora_whisper.model.routing import NO_ADAPTER, Routing
+from lora_whisper.model.routing import Routing
 from lora_whisper.model.whisper import Whisper
 
 GAP = 32
@@ -175,7 +175,7 @@ def _together(
     order = torch.arange(len(numbers), device=device)
     routing = None
     if any(one.routing is not None for one in windows):
-        parts = (one.routing or Routing.one_per_row([NO_ADAPTER] * len(one), device) for one in windows)
+        parts = (one.routing or Routing.bare(len(one), device) for one in windows)
         routing = reduce(Routing.joined, parts)
         order = routing.by_route()
         routing = routing.index_select(order)

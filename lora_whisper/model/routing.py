@@ -77,6 +77,11 @@ class Routing:
         return cls(ids, (ids != NO_ADAPTER).to(torch.float32))
 
     @classmethod
+    def bare(cls, n_rows: int, device: torch.device | str = "cpu") -> "Routing":
+        """Routing of so many rows to no adapter, to stand beside rows that have some."""
+        return cls.one_per_row([NO_ADAPTER] * n_rows, device)
+
+    @classmethod
     def of(cls, routes: Sequence[Route], device: torch.device | str = "cpu") -> "Routing | None":
         """Routing of each row by its route; None when no row uses an adapter."""
         width = max(map(len, routes), default=0)
