@@ -284,10 +284,15 @@ class _Learned(torch.autograd.Function):
             d_low = d_lows[0] if n == 1 else torch.cat(d_lows, 1)
             if dx is not None:
                 dx[start:stop].view(-1, dx.shape[2]).addmm_(d_low, a)
-            d_as = (d_low.T @ x[start:stop].flatten(0, 1)).split([low.shape[1] for low in lows])
-            d_bs = [(dy.T @ low) * scale for dy, low, scale in zip(dy_runs, lows, scales, strict=True)]
+            d_as = _thin(d_low, x[start:stop].flatten(0, 1)).split([low.shape[1] for low in lows])
+            d_bs = [(_thin(low, dy) * scale).T for dy, low, scale in zip(dy_runs, lows, scales, strict=True)]
             found += [one for pair in zip(d_as, d_bs, strict=True) for one in pair]
         return dx, None, None, *[None] * (2 * n), *found
+
+
+def _thin(low: Tensor, x: Tensor) -> Tensor:
+    """The product lowᵀx of low (N, R) and x (N, D), R far below D: half as long with lowᵀ laid out anew."""
+    return low.T.contiguous() @ x
 
 
 def _by_run(tensors: Sequence[Any], n_layers: int) -> list[Sequence[Tensor]]:

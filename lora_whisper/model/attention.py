@@ -1,8 +1,8 @@
 """Scaled dot-product attention, fast where PyTorch's own is not: in training in bf16 on a CPU.
 
-There the fused kernel is fast forwards and slow backwards (docs/log.md). Few queries are written out; for
-many, as in the encoder, the gradients are computed row by row of the batch: the scores of one row fit into
-the cache of the processor, and they end where its audio ends.
+There the fused kernel is fast forwards and slow backwards (docs/log.md). Few queries are written out. For
+many, as in the encoder, each row of the batch is taken by itself, as long as its audio is and not as the
+longest beside it; on the way back a few heads at a time, whose scores fit into the cache of the processor.
 """
 
 from typing import Any
@@ -12,10 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MANY_QUERIES = 128
-"""From so many queries on the gradients are computed row by row."""
+"""From so many queries on, rows are taken one by one."""
+SCORES_AT_ONCE = 3 << 20
+"""Of as many heads of a row as have so many; in bf16 they and their gradients take 12 MiB."""
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    own: bool = False,
+) -> Tensor:
     """Attention output (B, H, L, D/H) of queries (B, H, L, D/H) over keys and values (B, H, S, D/H).
 
     Args:
@@ -24,14 +33,17 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, ca
         value: of each position.
         mask: which positions count, bool, (B, 1, 1, S) with the first ones of each row, or (L, S).
         causal: position l sees only the first l + 1.
+        own: the positions look at themselves, and nobody reads the outputs of those that do not count.
     """
     slow = query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
     if not slow:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
     if query.shape[2] >= MANY_QUERIES and not causal and (mask is None or mask.dim() == 4):
-        lengths = [key.shape[2]] * len(key) if mask is None else mask.flatten(1).sum(1).tolist()
+        n_queries, n_keys = query.shape[2], key.shape[2]
+        lengths = [n_keys] * len(key) if mask is None else mask.flatten(1).sum(1).tolist()
+        spans = [(length if own else n_queries, length) for length in lengths]
         rowwise: Any = _RowByRow  # torch leaves `apply` without types
-        return rowwise.apply(query, key, value, mask, lengths)
+        return rowwise.apply(query, key, value, spans)
     if causal:
         mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
@@ -41,15 +53,16 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, ca
 
 
 class _RowByRow(torch.autograd.Function):
-    """The fused kernel forwards; backwards the scores of one row of the batch at a time, made anew."""
+    """The fused kernel forwards; backwards the scores of a few heads at a time, made anew."""
 
     @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, lengths: list[int]
-    ) -> Tensor:
-        """The output (B, H, L, D/H)."""
-        output = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        ctx.lengths = lengths
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, spans: list[tuple[int, int]]) -> Tensor:
+        """The output (B, H, L, D/H); `spans` are how many queries and keys of each row count."""
+        output = torch.zeros_like(query)
+        for row, (n_queries, n_keys) in enumerate(spans):
+            queries, keys = _first(row, n_queries), _first(row, n_keys)
+            output[queries] = F.scaled_dot_product_attention(query[queries], key[keys], value[keys])
+        ctx.spans = spans
         ctx.save_for_backward(query, key, value, output)
         return output
 
@@ -57,18 +70,30 @@ class _RowByRow(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of query, key and value."""
         query, key, value, output = ctx.saved_tensors
+        d_output, n_heads = grads[0], query.shape[1]
         scale = query.shape[-1] ** -0.5
-        correction = (grads[0].float() * output).sum(-1, keepdim=True).to(query.dtype)
-        d_query, d_key, d_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for row, length in enumerate(ctx.lengths):
-            q, d_out = query[row] * scale, grads[0][row]
-            k, v = key[row, :, :length], value[row, :, :length]
-            weights = (q @ k.transpose(1, 2)).softmax(-1)  # (H, L, S)
-            d_value[row, :, :length] = weights.transpose(1, 2) @ d_out
-            d_scores = (d_out @ v.transpose(1, 2)).sub_(correction[row]).mul_(weights)
-            d_query[row] = (d_scores @ k).mul_(scale)
-            d_key[row, :, :length] = d_scores.transpose(1, 2) @ q
-        return d_query, d_key, d_value, None, None
+        scaled = query * scale
+        correction = (d_output.float() * output).sum(-1, keepdim=True).to(query.dtype)
+        # one more column makes the product with the values subtract the correction
+        corrected = torch.cat([d_output, -correction], -1)
+        extended = torch.cat([value, torch.ones_like(value[..., :1])], -1)
+        d_query, d_key, d_value = (torch.zeros_like(one) for one in (query, key, value))
+        for row, (n_queries, n_keys) in enumerate(ctx.spans):
+            step = max(1, SCORES_AT_ONCE // (n_queries * n_keys))
+            for first in range(0, n_heads, step):
+                heads = slice(first, first + step)
+                queries, keys = _first(row, n_queries, heads), _first(row, n_keys, heads)
+                weights = (scaled[queries] @ key[keys].mT).softmax(-1)  # (1, heads, L, S)
+                d_value[keys] = weights.mT @ d_output[queries]
+                d_scores = (corrected[queries] @ extended[keys].mT).mul_(weights)
+                d_query[queries] = (d_scores @ key[keys]).mul_(scale)
+                d_key[keys] = d_scores.mT @ scaled[queries]
+        return d_query, d_key, d_value, None
+
+
+def _first(row: int, length: int, heads: slice = slice(None)) -> tuple[slice, slice, slice]:
+    """The first positions of a row, in some of the heads."""
+    return slice(row, row + 1), heads, slice(length)
 
 
 def causality(n_new: int, keys: Tensor) -> tuple[Tensor | None, bool]:

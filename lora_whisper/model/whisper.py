@@ -116,12 +116,14 @@ class MultiHeadAttention(nn.Module):
         routing: Routing | None,
         mask: Tensor | None = None,
         causal: bool = False,
+        own: bool = False,
     ) -> Tensor:
         """Outputs of this shape, (B, …, D), for queries over keys and values, which have as many rows.
 
         These may be more than B, as hypotheses are among tokens: then each row of the outputs is several.
+        `own`, `mask` and `causal` are those of `attention`.
         """
-        mixed = attention(query, *keys_values, mask, causal)
+        mixed = attention(query, *keys_values, mask, causal, own)
         return self.out(mixed.transpose(1, 2).reshape(shape), routing)
 
     def listen(self, x: Tensor, cache: KVCache, layer: int, routing: Routing | None) -> Tensor:
@@ -173,7 +175,7 @@ class EncoderBlock(nn.Module):
         """Outputs (B, S, D) of x (B, S, D)."""
         h = self.attn_ln(x)
         query, key, value = self.attn.project(h, routing)
-        x = x + self.attn.attend(query, (key, value), h.shape, routing, mask)
+        x = x + self.attn.attend(query, (key, value), h.shape, routing, mask, own=True)
         return x + self.mlp(self.mlp_ln(x), routing)
 
 

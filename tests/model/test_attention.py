@@ -15,6 +15,18 @@ def tensors(n_queries: int, n_keys: int) -> list[Tensor]:
     return [torch.randn(B, H, n, D, generator=generator).bfloat16() for n in (n_queries, n_keys, n_keys)]
 
 
+def assert_same(found: Tensor, expected: Tensor, low: list[Tensor], high: list[Tensor]) -> None:
+    """The outputs, and their gradients, in bf16 as in float32."""
+    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
+    upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(9))
+    for one, other in zip(
+        torch.autograd.grad(found, low, upstream.bfloat16()),
+        torch.autograd.grad(expected, high, upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(one.float(), other, atol=0.05, rtol=0.05)
+
+
 @pytest.mark.parametrize("n_queries", [MANY_QUERIES - 1, MANY_QUERIES, MANY_QUERIES + 30])
 @pytest.mark.parametrize("masked", [True, False])
 def test_outputs_and_gradients_are_those_of_float32(n_queries: int, masked: bool) -> None:
@@ -24,14 +36,18 @@ def test_outputs_and_gradients_are_those_of_float32(n_queries: int, masked: bool
     high = [each.detach().float().requires_grad_() for each in low]
     found = attention(*low, mask, causal=False)
     expected = F.scaled_dot_product_attention(*high, attn_mask=mask)
-    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
-    upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(9))
-    for one, other in zip(
-        torch.autograd.grad(found, low, upstream.bfloat16()),
-        torch.autograd.grad(expected, high, upstream),
-        strict=True,
-    ):
-        torch.testing.assert_close(one.float(), other, atol=0.05, rtol=0.05)
+    assert_same(found, expected, low, high)
+
+
+def test_positions_that_do_not_count_cost_nothing() -> None:
+    n, lengths = MANY_QUERIES + 30, torch.tensor([MANY_QUERIES + 30, 1, 40])
+    counts = torch.arange(n) < lengths[:, None]
+    mask = counts[:, None, None]
+    low = [each.requires_grad_() for each in tensors(n, n)]
+    high = [each.detach().float().requires_grad_() for each in low]
+    found = attention(*low, mask, causal=False, own=True)
+    expected = F.scaled_dot_product_attention(*high, attn_mask=mask) * counts[:, None, :, None]
+    assert_same(found, expected, low, high)
 
 
 def test_many_causal_queries_do_not_see_what_follows() -> None:
