@@ -80,6 +80,13 @@ CONVOLVED_LORA = Arm(
     learns="base",
     convolutions=True,
 )
+CONVOLVED_SHARED = Arm(
+    "one-adapter-conv",
+    "one adapter for all, of the rank of one, the convolutions adapted, too",
+    learns="base",
+    sharing="all",
+    convolutions=True,
+)
 WIDE_LORA = Arm("language-lora-wide", "LoRA-Whisper with four times the rank", learns="base", rank=4)
 
 SCRATCH = Arm("scratch", "a fresh adapter", after="language-lora")
@@ -127,6 +134,21 @@ WARM_CONVOLVED = Arm(
     method="warm-start",
     after="language-lora-conv",
 )
+WARM_SHARED = Arm(
+    "warm-shared-conv",
+    "the same, started from one adapter for all bases",
+    convolutions=True,
+    method="warm-start",
+    after="one-adapter-conv",
+)
+MOE_TOKEN_CONVOLVED = Arm(
+    "moe-token-conv",
+    "own LoRA and the two closest, weighed at each position, the convolutions adapted, too",
+    convolutions=True,
+    method="moe",
+    gating="token",
+    after="language-lora-conv",
+)
 DOUBLE_RANK = Arm("double-rank", "a fresh adapter of twice the rank", rank=2, after="language-lora")
 FULL_NEW = Arm(
     "full-new", "the fine-tuned model, fine-tuned on the new ones", "weights", sharing="all", after="full"
@@ -147,8 +169,11 @@ FULL_NEW_EACH = Arm("full-new-each", "full fine-tuning of each new language alon
 CHOICES = (SCRATCH, WARM_CLOSEST, MOE)
 """Of these an automatic choice takes the best on development data, for each language."""
 
+CONVOLVED = ("scratch-conv", "warm-conv", "warm-shared-conv", "moe-token-conv")
+"""Ways of adding a language with adapters that change the convolutions, too."""
+
 STUDIES: dict[str, tuple[Arm, ...]] = {
-    "multilingual": (BARE, FULL, FULL_EACH, SHARED_LORA, LANGUAGE_LORA, CONVOLVED_LORA),
+    "multilingual": (BARE, FULL, FULL_EACH, SHARED_LORA, CONVOLVED_SHARED, LANGUAGE_LORA, CONVOLVED_LORA),
     "expansion": (
         BARE_NEW,
         FULL_NEW,
@@ -162,6 +187,8 @@ STUDIES: dict[str, tuple[Arm, ...]] = {
         MOE,
         SCRATCH_CONVOLVED,
         WARM_CONVOLVED,
+        WARM_SHARED,
+        MOE_TOKEN_CONVOLVED,
     ),
     "capacity": (FULL, LANGUAGE_LORA, CONVOLVED_LORA, WIDE_LORA, LAYERS_EACH, FULL_EACH),
     "moe-cost": (SCRATCH, DOUBLE_RANK, STACKED, MOE, MOE_LAYER, MOE_TOKEN, MOE_BORROWED),

@@ -24,7 +24,7 @@ from lora_whisper.studies.analysis import (
     steps_to,
     word_languages,
 )
-from lora_whisper.studies.arms import CHOICES, STUDIES
+from lora_whisper.studies.arms import CHOICES, CONVOLVED, STUDIES
 from lora_whisper.studies.distance import distances
 from lora_whisper.studies.grid import Part
 
@@ -94,19 +94,19 @@ def expansion(part: Part, root: Path, out: Path) -> Section:
     """The paper's second claim: new languages, and what becomes of the old ones."""
     new, old = tuple(part.bench.new), tuple(part.bench.base)
     systems = _load(part, root, [arm.name for arm in STUDIES["expansion"]])
-    before = _load(part, root, ["full", "shared-lora", "language-lora", "language-lora-conv", "bare"])
+    arms = {arm.name: arm for arm in STUDIES["expansion"]}
+    before = _load(part, root, list(dict.fromkeys(arm.after or "bare" for arm in arms.values())))
     best = chosen([systems[arm.name] for arm in CHOICES], new, "automatic")
     shown = [*systems.values(), best]
     isolated = [systems[name] for name in ("bare-new", "full-new-each", "scratch")]
     baseline = min(isolated, key=lambda one: one.mean(new, "character").mean)
-    ours = [systems[name] for name in ("warm-closest", "moe", "scratch-conv", "warm-conv")] + [best]
+    ours = [systems[name] for name in ("warm-closest", "moe", *CONVOLVED)] + [best]
     found = [gain for unit in _units(new) for gain in gains(ours, baseline, _of_unit(new, unit), unit)]
     found += [
         gain
         for unit in _units(new)
         for gain in _against(best, [one for one in systems.values() if one is not baseline], new, unit)
     ]
-    arms = {arm.name: arm for arm in STUDIES["expansion"]}
     lost = [
         forgetting(one, before[arms[name].after or "bare"], old)
         for name, one in systems.items()

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from lora_whisper.errors import UsageError
 from lora_whisper.studies import runs
-from lora_whisper.studies.arms import STUDIES, Arm, scaling_arms, similarity_arms
+from lora_whisper.studies.arms import CONVOLVED, STUDIES, Arm, scaling_arms, similarity_arms
 from lora_whisper.studies.bench import Bench, Speech
 from lora_whisper.studies.grid import NAMES, QUICK, Part, do, parts
 from lora_whisper.studies.models import models
@@ -65,13 +65,16 @@ def test_new_adapters_leave_the_old_ones_and_what_they_hear(bench: Bench, tmp_pa
 
 
 def test_convolutions_are_adapted_and_copied(bench: Bench, tmp_path: Path) -> None:
-    found = do_all(bench, ["language-lora", "language-lora-conv", "scratch-conv", "warm-conv"], tmp_path)
+    arms = ["language-lora", "language-lora-conv", "one-adapter-conv", *CONVOLVED]
+    found = do_all(bench, arms, tmp_path)
     assert found["language-lora-conv"]["parameters"] > found["language-lora"]["parameters"]  # type: ignore[operator]
     for name in ("language-lora-conv", "warm-conv"):
         (kernel,) = (b for key, b in adapter(tmp_path, name, "pl").items() if "conv1.lora_B" in key)
         assert kernel.any()
     assert found["warm-conv"]["unchanged"] is True
     assert len(found["warm-conv"]["beginnings"]["cy"]) == 1  # type: ignore[index]
+    assert found["warm-shared-conv"]["unchanged"] is True
+    assert len(found["moe-token-conv"]["beginnings"]["cy"]) == 2  # type: ignore[index]
 
 
 def test_full_fine_tuning_goes_on_from_its_own_weights_and_changes_them(bench: Bench, tmp_path: Path) -> None:
