@@ -33,6 +33,7 @@ TOPICS = (
     "adapters",
     "methods",
     "context",
+    "bits",
     "floor",
     "hotspots",
 )

@@ -125,6 +125,7 @@ def train_adapters(
             scores=scores,
             normalizer=DEFAULT_NORMALIZER,
             seed=config.seed,
+            backbone_bits=bank.backbone.bits,
             data_fingerprint=data_fingerprint(corpus.of(adapter.tag).train),
         )
     return {state.track.name: state for state in states}

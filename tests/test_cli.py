@@ -418,3 +418,13 @@ class TestPrepare:
         assert Path(printed["manifest"]) == tmp_path / "test.jsonl"
         assert printed["languages"] == ["pl", "it"] and printed["utterances"] == 4
         assert len((tmp_path / "test.jsonl").read_text().splitlines()) == 4
+
+
+def test_training_over_few_bits_records_them(lora, speech_folder, tiny_backbone_folder, tmp_path):
+    code, _, err = lora(
+        "train", speech_folder / "manifest.jsonl", "--backbone", tiny_backbone_folder, "--bits", "4",
+        "--language", "pl", "--epochs", "1", "--adapters", tmp_path / "adapters", "--run", tmp_path / "run",
+    )  # fmt: skip
+    assert code == 0, err
+    described = json.loads((tmp_path / "adapters" / "pl" / "lora_whisper.json").read_text(encoding="utf-8"))
+    assert described["backbone_bits"] == 4

@@ -63,10 +63,11 @@ def flat(_ctx: click.Context, _option: click.Parameter, tags: tuple[tuple[str, .
 
 @dataclass(frozen=True)
 class BackboneOptions:
-    """Which frozen Whisper, and where it runs."""
+    """Which frozen Whisper, where it runs, and in how many bits its weights are kept."""
 
     backbone: str
     device: str
+    bits: int | None = None
 
     def load(self, precision: "Precision" = "fp32") -> "Backbone":
         """The backbone.
@@ -74,13 +75,15 @@ class BackboneOptions:
         Raises:
             CheckpointError: it cannot be loaded.
             UsageError: there is no such device.
+            MissingExtra: few bits are asked for, and bitsandbytes is not installed.
         """
         import torch
 
         from lora_whisper.model.checkpoint import load_backbone
 
         found = "cuda" if torch.cuda.is_available() else "cpu"
-        return load_backbone(self.backbone, found if self.device == "auto" else self.device, precision)
+        device = found if self.device == "auto" else self.device
+        return load_backbone(self.backbone, device, precision, self.bits)
 
     def bank(self, adapters: Path | None) -> "AdapterBank":
         """The backbone with the adapters in a folder, read when they are used; without any if it is None.
@@ -237,6 +240,11 @@ backbone_options = gathered(
         help="Hub name such as openai/whisper-small, local folder, or mini (bundled).",
     ),
     click.option("--device", default="auto", help="cpu, cuda, cuda:1, …; auto takes a GPU if there is one."),
+    click.option(
+        "--bits",
+        type=click.Choice([8, 4]),
+        help="Keep the backbone's linear layers in so many bits a weight, for a small GPU.",
+    ),
 )
 
 training_options = gathered(

@@ -58,6 +58,7 @@ class AdapterInfo:
         experts: the adapters that it borrows; empty for an ordinary adapter.
         gating: who weighs the experts.
         own_weight: weight of its own low-rank part beside the experts; 0 if it has none.
+        backbone_bits: in how many the backbone's weights were kept while it was trained, if in few.
     """
 
     language: str
@@ -74,6 +75,7 @@ class AdapterInfo:
     experts: tuple[Expert, ...] = ()
     gating: Gating = "fixed"
     own_weight: float = 1.0
+    backbone_bits: int | None = None
 
 
 @dataclass(eq=False)

@@ -27,6 +27,7 @@ from lora_whisper.model.configuration import (
     model_config,
     preprocessor_config,
 )
+from lora_whisper.model.few_bits import keep_in_few_bits
 from lora_whisper.model.tokenizer import Tokenizer
 from lora_whisper.model.whisper import ModelDimensions, Whisper
 
@@ -70,6 +71,7 @@ class Backbone:
         alignment_heads: (decoder layer, head) pairs whose attention follows the audio.
         suppress_tokens: never sampled (sound effects, brackets).
         begin_suppress_tokens: not sampled as the first token (blank, end).
+        bits: in how many its weights are kept, if in few (8 or 4).
     """
 
     model: Whisper
@@ -79,6 +81,7 @@ class Backbone:
     alignment_heads: tuple[tuple[int, int], ...] = ()
     suppress_tokens: tuple[int, ...] = ()
     begin_suppress_tokens: tuple[int, ...] = ()
+    bits: int | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -112,7 +115,10 @@ def our_name(name: str) -> str:
 
 
 def load_backbone(
-    name: str | Path, device: torch.device | str = "cpu", precision: Precision = "fp32"
+    name: str | Path,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+    bits: int | None = None,
 ) -> Backbone:
     """A frozen backbone.
 
@@ -120,10 +126,12 @@ def load_backbone(
         name: a folder in Hugging Face's Whisper layout, a name on the Hugging Face Hub, or "mini".
         device: where the weights go.
         precision: of its weights and of all that is computed with them; adapters are merged in float32.
+        bits: 8 or 4: keep the weights of linear layers in so many, for a small GPU. They are rounded.
 
     Raises:
         CheckpointError: it is not to be found, incomplete, damaged, or no multilingual Whisper.
-        UsageError: there is no such device.
+        UsageError: there is no such device, or no such number of bits.
+        MissingExtra: few bits are asked for, and bitsandbytes is not installed.
     """
     keep_freed_memory()
     folder = _find(str(name))
@@ -140,17 +148,20 @@ def load_backbone(
         )
     suppressed = config | generation  # checkpoints of 2022 have no generation_config.json
     backbone = Backbone(
-        model=_to_device(_load_model(folder, dims), device),
+        model=_load_model(folder, dims),
         tokenizer=tokenizer,
         name=str(name),
         audio_context=audio_context(config, folder),
         alignment_heads=tuple((layer, head) for layer, head in generation.get("alignment_heads") or ()),
         suppress_tokens=known_tokens(suppressed.get("suppress_tokens"), dims),
         begin_suppress_tokens=known_tokens(suppressed.get("begin_suppress_tokens"), dims),
+        bits=bits,
     )
-    if precision == "bf16":
+    if precision == "bf16" or bits:
         _ = backbone.fingerprint  # that of the weights before they are rounded
+    if precision == "bf16":
         backbone.model.to(torch.bfloat16)
+    _to_device(backbone.model, device, bits)
     return backbone
 
 
@@ -290,9 +301,12 @@ def _some(names: Iterable[str], most: int = 4) -> str:
     return "; ".join(names[:most]) + ("; …" if len(names) > most else "")
 
 
-def _to_device(model: Whisper, device: torch.device | str) -> Whisper:
+def _to_device(model: Whisper, device: torch.device | str, bits: int | None) -> None:
     try:
-        return model.to(device)
+        if bits:
+            keep_in_few_bits(model, bits, device)
+        else:
+            model.to(device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that CUDA is compiled in
         reason = (str(error).splitlines() or [""])[0]
         raise UsageError(f"device {str(device)!r} cannot be used ({reason}); try cpu") from None
