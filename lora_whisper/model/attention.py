@@ -1,8 +1,8 @@
-"""Scaled dot-product attention, fast where PyTorch's own is not: in training in bf16 on a CPU.
+"""Scaled dot-product attention, fast where PyTorch's own is not: on a CPU (docs/log.md).
 
-There the fused kernel is fast forwards and slow backwards (docs/log.md). Few queries are written out. For
-many, as in the encoder, each row of the batch is taken by itself, as long as its audio is and not as the
-longest beside it; on the way back a few heads at a time, whose scores fit into the cache of the processor.
+In the encoder each row of the batch is taken by itself, as long as its audio is and not as the longest beside
+it. In training in bf16 the fused kernel is slow backwards: few queries are written out; for many, the
+gradients are computed for a few heads of a row at a time, whose scores fit into the cache of the processor.
 """
 
 from typing import Any
@@ -35,21 +35,53 @@ def attention(
         causal: position l sees only the first l + 1.
         own: the positions look at themselves, and nobody reads the outputs of those that do not count.
     """
-    slow = query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
+    if key.stride(2) == 1 and not (causal or query.requires_grad):
+        return _written_out(query, key, value, mask)
+    on_cpu = query.device.type == "cpu"
+    slow = on_cpu and query.dtype == torch.bfloat16 and query.requires_grad
+    if on_cpu and own and mask is not None and not slow:
+        return _row_by_row(query, key, value, _spans(query, key, mask, own))
     if not slow:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
     if query.shape[2] >= MANY_QUERIES and not causal and (mask is None or mask.dim() == 4):
-        n_queries, n_keys = query.shape[2], key.shape[2]
-        lengths = [n_keys] * len(key) if mask is None else mask.flatten(1).sum(1).tolist()
-        spans = [(length if own else n_queries, length) for length in lengths]
         rowwise: Any = _RowByRow  # torch leaves `apply` without types
-        return rowwise.apply(query, key, value, spans)
+        return rowwise.apply(query, key, value, _spans(query, key, mask, own))
     if causal:
         mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    return _written_out(query, key, value, mask)
+
+
+def for_few_queries(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values (B, H, S, D/H) to be read again and again, for a few queries each time.
+
+    On a CPU in float32 written-out products over keys laid out as columns take a quarter less time than the
+    fused kernel (docs/log.md); elsewhere they are left as they are.
+    """
+    if key.device.type != "cpu" or key.dtype != torch.float32:
+        return key, value
+    return key.mT.contiguous().mT, value.contiguous()
+
+
+def _written_out(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    scores = (query * query.shape[-1] ** -0.5) @ key.mT
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
+        scores.masked_fill_(~mask, -torch.inf)
     return scores.softmax(-1) @ value
+
+
+def _spans(query: Tensor, key: Tensor, mask: Tensor | None, own: bool) -> list[tuple[int, int]]:
+    """How many queries and keys of each row count."""
+    n_keys = [key.shape[2]] * len(key) if mask is None else mask.flatten(1).sum(1).tolist()
+    return [(count if own else query.shape[2], count) for count in n_keys]
+
+
+def _row_by_row(query: Tensor, key: Tensor, value: Tensor, spans: list[tuple[int, int]]) -> Tensor:
+    """The fused kernel on what counts of each row; zeros elsewhere."""
+    output = torch.zeros_like(query)
+    for row, (n_queries, n_keys) in enumerate(spans):
+        queries, keys = _first(row, n_queries), _first(row, n_keys)
+        output[queries] = F.scaled_dot_product_attention(query[queries], key[keys], value[keys])
+    return output
 
 
 class _RowByRow(torch.autograd.Function):
@@ -58,10 +90,7 @@ class _RowByRow(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, spans: list[tuple[int, int]]) -> Tensor:
         """The output (B, H, L, D/H); `spans` are how many queries and keys of each row count."""
-        output = torch.zeros_like(query)
-        for row, (n_queries, n_keys) in enumerate(spans):
-            queries, keys = _first(row, n_queries), _first(row, n_keys)
-            output[queries] = F.scaled_dot_product_attention(query[queries], key[keys], value[keys])
+        output = _row_by_row(query, key, value, spans)
         ctx.spans = spans
         ctx.save_for_backward(query, key, value, output)
         return output

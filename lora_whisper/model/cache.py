@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lora_whisper.model.attention import for_few_queries
+
 
 @dataclass(frozen=True, eq=False)
 class Heard:
@@ -36,13 +38,24 @@ class Heard:
             return replace(self, rows=rows)
         return self._selected(kept, rows[kept])
 
+    def for_many_steps(self) -> "Heard":
+        """The same, laid out for a decoder that reads it for one token after the other."""
+        return replace(self, keys_values=[for_few_queries(*pair) for pair in self.keys_values])
+
     def placed(self, places: Tensor) -> "Heard":
         """The same rows at other places in the batch, int64, one for each of the rows that there were."""
         return replace(self, rows=places if self.rows is None else places[self.rows])
 
     def _selected(self, index: Tensor, rows: Tensor | None) -> "Heard":
-        pairs = [(k.index_select(0, index), v.index_select(0, index)) for k, v in self.keys_values]
+        pairs = [(_rows(keys, index), _rows(values, index)) for keys, values in self.keys_values]
         return Heard(pairs, None if self.mask is None else self.mask.index_select(0, index), rows)
+
+
+def _rows(heads: Tensor, index: Tensor) -> Tensor:
+    """These rows of keys or values (b, H, S, D/H), laid out as they were."""
+    if heads.stride(2) == 1:
+        return heads.mT.index_select(0, index).mT
+    return heads.index_select(0, index)
 
 
 class KVCache:
@@ -62,7 +75,7 @@ class KVCache:
     """
 
     def __init__(self, heard: Sequence[Heard], capacity: int = 0) -> None:
-        self.heard = list(heard)
+        self.heard = [part.for_many_steps() for part in heard] if capacity else list(heard)
         self.n_audio = sum(map(len, heard))
         self.capacity = capacity
         self.width = 1
@@ -79,13 +92,13 @@ class KVCache:
         if not self.capacity:
             return key, value
         if layer == len(self._tokens):
-            shape = (*key.shape[:2], self.capacity, key.shape[3])
+            shape = (key.shape[0], self.capacity, key.shape[1], key.shape[3])
             self._tokens.append((key.new_empty(shape), value.new_empty(shape)))
         keys, values = self._tokens[layer]
         end = self.length + key.shape[2]
-        keys[:, :, self.length : end] = key
-        values[:, :, self.length : end] = value
-        return keys[:, :, :end], values[:, :, :end]
+        keys[:, self.length : end] = key.transpose(1, 2)
+        values[:, self.length : end] = value.transpose(1, 2)
+        return keys[:, :end].transpose(1, 2), values[:, :end].transpose(1, 2)
 
     def index_select(self, rows: Tensor, width: int = 1) -> None:
         """Keep only these rows of tokens, int64 (B'·W'), W' = `width` of each row of audio that stays."""
@@ -102,9 +115,9 @@ class KVCache:
         self._tokens = [(self._kept(k, rows), self._kept(v, rows)) for k, v in self._tokens]
 
     def _kept(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """These rows of a buffer (B·W, H, capacity, D/H); only what is filled is copied."""
+        """These rows of a buffer (B·W, capacity, H, D/H); only what is filled is copied, and once."""
         kept = tokens.new_empty(len(rows), *tokens.shape[1:])
-        kept[:, :, : self.length] = tokens[:, :, : self.length].index_select(0, rows)
+        torch.index_select(tokens[:, : self.length], 0, rows, out=kept[:, : self.length])
         return kept
 
     @property
@@ -146,9 +159,9 @@ class KVCache:
         def joined(ours: Tensor, theirs: Tensor) -> Tensor:
             both = ours.new_empty(self.n_audio * self.width, *ours.shape[1:])
             if self.starts is not None:
-                both[:, :, : self.length] = 0  # what is masked must be finite all the same
-            both[lanes, :, : self.length] = ours[:, :, : self.length]
-            both[there * self.width, :, behind : self.length] = theirs[:, :, : other.length]
+                both[:, : self.length] = 0  # what is masked must be finite all the same
+            both[lanes, : self.length] = ours[:, : self.length]
+            both[there * self.width, behind : self.length] = theirs[:, : other.length]
             return both
 
         self._tokens = [
@@ -163,6 +176,6 @@ class KVCache:
         gap = int(self.starts.min())
         for pair in self._tokens:
             for buffer in pair:
-                buffer[:, :, : self.length - gap] = buffer[:, :, gap : self.length].clone()
+                buffer[:, : self.length - gap] = buffer[:, gap : self.length].clone()
         self.length -= gap
         self.starts = self.starts - gap

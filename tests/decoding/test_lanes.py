@@ -36,7 +36,7 @@ def past(one: Lanes) -> list[list[int]]:
     for part in cache.heard:
         audio[slice(None) if part.rows is None else part.rows] = part.keys_values[0][0].flatten()
     audio = audio.repeat_interleave(cache.width).unsqueeze(1)
-    everything = torch.cat([audio, keys[:, 0, : cache.length, 0]], 1)
+    everything = torch.cat([audio, keys[:, : cache.length, 0, 0]], 1)
     return one.live(everything).long().tolist()
 
 

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lora_whisper.model.attention import MANY_QUERIES, attention, causality
+from lora_whisper.model.attention import MANY_QUERIES, attention, causality, for_few_queries
+from lora_whisper.model.cache import Heard
 
 B, H, D = 3, 2, 16
 
@@ -20,7 +21,7 @@ def assert_same(found: Tensor, expected: Tensor, low: list[Tensor], high: list[T
     torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
     upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(9))
     for one, other in zip(
-        torch.autograd.grad(found, low, upstream.bfloat16()),
+        torch.autograd.grad(found, low, upstream.to(found.dtype)),
         torch.autograd.grad(expected, high, upstream),
         strict=True,
     ):
@@ -39,11 +40,12 @@ def test_outputs_and_gradients_are_those_of_float32(n_queries: int, masked: bool
     assert_same(found, expected, low, high)
 
 
-def test_positions_that_do_not_count_cost_nothing() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_positions_that_do_not_count_are_left_out(dtype: torch.dtype) -> None:
     n, lengths = MANY_QUERIES + 30, torch.tensor([MANY_QUERIES + 30, 1, 40])
     counts = torch.arange(n) < lengths[:, None]
     mask = counts[:, None, None]
-    low = [each.requires_grad_() for each in tensors(n, n)]
+    low = [each.to(dtype).requires_grad_() for each in tensors(n, n)]
     high = [each.detach().float().requires_grad_() for each in low]
     found = attention(*low, mask, causal=False, own=True)
     expected = F.scaled_dot_product_attention(*high, attn_mask=mask) * counts[:, None, :, None]
@@ -54,6 +56,25 @@ def test_many_causal_queries_do_not_see_what_follows() -> None:
     low = [each.requires_grad_() for each in tensors(MANY_QUERIES, MANY_QUERIES)]
     expected = F.scaled_dot_product_attention(*(each.float() for each in low), is_causal=True)
     torch.testing.assert_close(attention(*low, None, causal=True).float(), expected, atol=0.02, rtol=0.02)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("masked", [True, False])
+def test_keys_for_few_queries_give_the_same_and_stay_laid_out(masked: bool) -> None:
+    query, key, value = (each.float() for each in tensors(5, 90))
+    mask = (torch.arange(90) < torch.tensor([[90], [1], [40]]))[:, None, None] if masked else None
+    expected = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    laid_out = for_few_queries(key, value)
+    assert laid_out[0].stride(2) == 1 and torch.equal(laid_out[0], key)
+    torch.testing.assert_close(attention(query, *laid_out, mask, causal=False), expected)
+    keys, values = Heard([laid_out]).index_select(torch.tensor([2, 0]), B).keys_values[0]
+    assert keys.stride(2) == 1
+    assert torch.equal(keys, key[[2, 0]]) and torch.equal(values, value[[2, 0]])
+
+
+def test_keys_in_bf16_stay_as_they_are() -> None:
+    _, key, value = tensors(5, 90)
+    assert for_few_queries(key, value)[0] is key
 
 
 @pytest.mark.parametrize(("n_new", "n_past"), [(1, 5), (3, 0), (3, 4)])
