@@ -39,13 +39,14 @@ def attention(
         return _written_out(query, key, value, mask)
     on_cpu = query.device.type == "cpu"
     slow = on_cpu and query.dtype == torch.bfloat16 and query.requires_grad
-    if on_cpu and own and mask is not None and not slow:
+    whole_rows = query.shape[2] >= MANY_QUERIES and not causal and (mask is None or mask.dim() == 4)
+    if slow and whole_rows:
+        rowwise: Any = _RowByRow  # torch leaves `apply` without types
+        return rowwise.apply(query, key, value, _spans(query, key, mask, own))
+    if on_cpu and whole_rows and own and mask is not None:
         return _row_by_row(query, key, value, _spans(query, key, mask, own))
     if not slow:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
-    if query.shape[2] >= MANY_QUERIES and not causal and (mask is None or mask.dim() == 4):
-        rowwise: Any = _RowByRow  # torch leaves `apply` without types
-        return rowwise.apply(query, key, value, _spans(query, key, mask, own))
     if causal:
         mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
     return _written_out(query, key, value, mask)
