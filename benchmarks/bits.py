@@ -53,7 +53,7 @@ def _step(one: Backbone, rows: FixedRows) -> float:
 
 
 def _kept_bytes(weight: Tensor) -> int:
-    return (weight._codes if isinstance(weight, FewBits) else weight).nbytes
+    return (weight.codes if isinstance(weight, FewBits) else weight).nbytes
 
 
 def _cer(setting: Setting) -> Iterator[Row]:

@@ -109,7 +109,7 @@ class _RowByRow(torch.autograd.Function):
         extended = torch.cat([value, torch.ones_like(value[..., :1])], -1)
         d_query, d_key, d_value = (torch.zeros_like(one) for one in (query, key, value))
         for row, (n_queries, n_keys) in enumerate(ctx.spans):
-            step = max(1, SCORES_AT_ONCE // (n_queries * n_keys))
+            step = max(1, SCORES_AT_ONCE // max(1, n_queries * n_keys))
             for first in range(0, n_heads, step):
                 heads = slice(first, first + step)
                 queries, keys = _first(row, n_queries, heads), _first(row, n_keys, heads)

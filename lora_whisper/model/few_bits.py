@@ -21,10 +21,14 @@ _DETACH, _CONVERT = torch.ops.aten.detach.default, torch.ops.aten._to_copy.defau
 
 
 class FewBits(Tensor):
-    """A weight that is kept as codes and takes part in any operation as what they stand for."""
+    """A weight that is kept as codes and takes part in any operation as what they stand for.
+
+    Attributes:
+        codes: what is kept, beside the scales of its blocks.
+    """
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
-    _codes: Tensor
+    codes: Tensor
     _decode: Callable[[Tensor], Tensor]
 
     @staticmethod
@@ -32,7 +36,7 @@ class FewBits(Tensor):
         cls, codes: Tensor, decode: Callable[[Tensor], Tensor], shape: torch.Size, dtype: torch.dtype
     ) -> "FewBits":
         made: FewBits = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=codes.device)
-        made._codes, made._decode = codes, decode
+        made.codes, made._decode = codes, decode
         return made
 
     def __init__(self, *_: object) -> None:
@@ -57,7 +61,7 @@ class FewBits(Tensor):
 
     def decoded(self) -> Tensor:
         """What the codes stand for."""
-        return self._decode(self._codes).to(self.dtype)
+        return self._decode(self.codes).to(self.dtype)
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -67,7 +71,7 @@ class FewBits(Tensor):
         kwargs = kwargs or {}
         one = args[0] if args else None
         if isinstance(one, FewBits) and (func is _DETACH or (func is _CONVERT and set(kwargs) == {"dtype"})):
-            return FewBits(one._codes, one._decode, one.shape, kwargs.get("dtype", one.dtype))
+            return FewBits(one.codes, one._decode, one.shape, kwargs.get("dtype", one.dtype))
         args, kwargs = tree_map_only(FewBits, FewBits.decoded, (args, kwargs))
         return func(*args, **kwargs)
 

@@ -88,3 +88,12 @@ def test_new_tokens_see_the_past_and_themselves(n_new: int, n_past: int) -> None
         assert seen.all()
     else:
         assert torch.equal(mask, seen)
+
+
+def test_a_row_without_positions_costs_the_others_nothing() -> None:
+    n = MANY_QUERIES
+    mask = (torch.arange(n) < torch.tensor([[n], [0], [40]]))[:, None, None]
+    low = [each.requires_grad_() for each in tensors(n, n)]
+    found = attention(*low, mask, causal=False, own=True)
+    found[[0, 2]].sum().backward()
+    assert all(each.grad is not None and each.grad.isfinite().all() for each in low)

@@ -37,7 +37,7 @@ def test_a_weight_is_near_and_small(bits: int) -> None:
     few = FewBits.of(WEIGHT, bits)
     off = (few.decoded() - WEIGHT).norm() / WEIGHT.norm()
     assert off < {8: 0.02, 4: 0.12}[bits]
-    assert few._codes.numel() * few._codes.element_size() == WEIGHT.numel() * bits // 8
+    assert few.codes.numel() * few.codes.element_size() == WEIGHT.numel() * bits // 8
     assert few.shape == WEIGHT.shape and few.dtype == torch.float32
 
 
