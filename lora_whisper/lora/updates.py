@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_whisper.lora.parts import Gate, LowRank
-from lora_whisper.model.routing import Routing
+from lora_whisper.model.routing import Route, Routing
 
 
 class Adapted(nn.Module):
@@ -47,16 +47,32 @@ class Adapted(nn.Module):
         return any(slot in self.adapters for slot in routing.slots)
 
     def update(self, x: Tensor, routing: Routing) -> Tensor:
-        """Update (B, L, out) of any routing: A and B are gathered per row, for two batched products."""
-        stack = self._stack(routing)
-        rank = stack.a.shape[1]
-        a_rows = _own_and_borrowed(stack.a.to(x.dtype), routing.positions).flatten(1, 2)  # (B, K·R, in)
-        b_rows = _own_and_borrowed(stack.b.to(x.dtype), routing.positions)
-        b_rows = b_rows.transpose(1, 2).flatten(2)  # (B, out, K·R)
-        weights = self._weights(x, routing) * stack.scales[routing.positions].unsqueeze(1)
-        low = torch.bmm(self._drop(x, stack.dropouts[routing.positions[:, 0]]), a_rows.transpose(1, 2))
-        weighted = low * weights.repeat_interleave(rank, -1).to(low.dtype)
-        return torch.bmm(weighted, b_rows.transpose(1, 2))
+        """Update (B, L, out) of x (B, L, in) for any routing, one run of rows after the other."""
+        return torch.cat([self._of_run(x[run.start : run.stop], run.route) for run in routing.runs])
+
+    def _of_run(self, x: Tensor, route: Route) -> Tensor:
+        """Update (b, L, out) of rows x (b, L, in) that all use the same adapters; the first one may learn."""
+        parts = [self.adapters.get(slot) for slot, _ in route]
+        used = [(place, part) for place, part in enumerate(parts) if part is not None]
+        if not used:
+            return x.new_zeros(*x.shape[:2], self.out_features)
+        a = torch.cat([part.a if place == 0 else part.a.detach() for place, part in used])
+        b = torch.cat([part.b if place == 0 else part.b.detach() for place, part in used], 1)
+        ranks = torch.tensor([part.a.shape[0] for _, part in used], device=x.device)
+        scales = torch.tensor([part.scale for _, part in used], device=x.device)
+        weights = self._weights(x, route)[..., [place for place, _ in used]] * scales
+        low = self._drop(x, parts[0].dropout if parts[0] else 0.0) @ a.to(x.dtype).T
+        return (low * weights.repeat_interleave(ranks, -1).to(low.dtype)) @ b.to(x.dtype).T
+
+    def _weights(self, x: Tensor, route: Route) -> Tensor:
+        """Weight of each adapter of a route, (b or 1, 1 or L, K), after the gate of the first one, if any."""
+        weights = torch.tensor([[[weight for _, weight in route]]], device=x.device)
+        gate = self.gates.get(route[0][0])
+        return weights if gate is None else gate(x, weights)
+
+    def _drop(self, x: Tensor, rate: float) -> Tensor:
+        """X with dropout, in training."""
+        return F.dropout(x, rate) if self.training and rate else x
 
     def _stack(self, routing: Routing) -> "Stack":
         """The parts of the routing's adapters here; in inference they are stacked once for a batch."""
@@ -68,21 +84,6 @@ class Adapted(nn.Module):
             found = routing.memory[key] = Stack.of(self, routing.slots)
         return found
 
-    def _weights(self, x: Tensor, routing: Routing) -> Tensor:
-        """Weight of each adapter of each row, (B, 1 or L, K), after the gate of the row, if any."""
-        weights = routing.weights.unsqueeze(1)
-        for owner in (slot for slot in routing.slots if slot in self.gates):
-            mine = (routing.adapter_ids[:, 0] == owner)[:, None, None]
-            weights = torch.where(mine, self.gates[owner](x, routing.weights.unsqueeze(1)), weights)
-        return weights
-
-    def _drop(self, x: Tensor, rates: Tensor) -> Tensor:
-        """X (B, L, in) with each row dropped out at its own rate, (B,)."""
-        if not self.training or not bool(rates.any()):
-            return x
-        keep = 1 - rates[:, None, None]
-        return x * (torch.rand_like(x) < keep) / keep
-
 
 @dataclass(frozen=True, eq=False)
 class Stack:
@@ -92,13 +93,11 @@ class Stack:
         a: (U, R, in), filled with zeros up to the largest rank.
         b: (U, out, R).
         scales: (U,); 0 for an adapter without a part here.
-        dropouts: (U,).
     """
 
     a: Tensor
     b: Tensor
     scales: Tensor
-    dropouts: Tensor
 
     @classmethod
     def of(cls, layer: Adapted, slots: Sequence[int]) -> "Stack":
@@ -111,7 +110,6 @@ class Stack:
             torch.stack([a for a, _ in pairs]),
             torch.stack([b for _, b in pairs]),
             torch.tensor([part.scale if part else 0.0 for part in parts], device=device),
-            torch.tensor([part.dropout if part else 0.0 for part in parts], device=device),
         )
 
     @cached_property
@@ -132,9 +130,3 @@ def _padded(layer: Adapted, part: LowRank | None, rank: int) -> tuple[Tensor, Te
         return zeros(rank, layer.in_features), zeros(layer.out_features, rank)
     missing = rank - part.a.shape[0]
     return F.pad(part.a, (0, 0, 0, missing)), F.pad(part.b, (0, missing))
-
-
-def _own_and_borrowed(parts: Tensor, positions: Tensor) -> Tensor:
-    """The parts (U, …) at these positions (B, K), (B, K, …); only the first of each row can learn."""
-    own = parts[positions[:, :1]]
-    return own if positions.shape[1] == 1 else torch.cat([own, parts.detach()[positions[:, 1:]]], 1)
