@@ -1,30 +1,25 @@
 """Scaled dot-product attention, fast where PyTorch's own is not: on a CPU (docs/log.md).
 
-In the encoder each row of the batch is taken by itself, as long as its audio is and not as the longest beside
-it. In training in bf16 the fused kernel is slow backwards: few queries are written out; for many, the
-gradients are computed for a few heads of a row at a time, whose scores fit into the cache of the processor.
+The encoder's rows lie one behind the other there, without padding, and each is taken by itself. In training
+in bf16 the fused kernel is slow backwards: a decoder's few queries are written out; an encoder's gradients
+are computed for a few heads of a row at a time, whose scores fit into the cache of the processor.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MANY_QUERIES = 128
-"""From so many queries on, rows are taken one by one."""
 SCORES_AT_ONCE = 3 << 20
 """Of as many heads of a row as have so many; in bf16 they and their gradients take 12 MiB."""
 
+Stretch = slice
+"""Positions of one row."""
 
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    causal: bool,
-    own: bool = False,
-) -> Tensor:
+
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     """Attention output (B, H, L, D/H) of queries (B, H, L, D/H) over keys and values (B, H, S, D/H).
 
     Args:
@@ -33,23 +28,33 @@ def attention(
         value: of each position.
         mask: which positions count, bool, (B, 1, 1, S) with the first ones of each row, or (L, S).
         causal: position l sees only the first l + 1.
-        own: the positions look at themselves, and nobody reads the outputs of those that do not count.
     """
     if key.stride(2) == 1 and not (causal or query.requires_grad):
         return _written_out(query, key, value, mask)
-    on_cpu = query.device.type == "cpu"
-    slow = on_cpu and query.dtype == torch.bfloat16 and query.requires_grad
-    whole_rows = query.shape[2] >= MANY_QUERIES and not causal and (mask is None or mask.dim() == 4)
-    if slow and whole_rows:
-        rowwise: Any = _RowByRow  # torch leaves `apply` without types
-        return rowwise.apply(query, key, value, _spans(query, key, mask, own))
-    if on_cpu and whole_rows and own and mask is not None:
-        return _row_by_row(query, key, value, _spans(query, key, mask, own))
-    if not slow:
+    if not _slow_backwards(query):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
     if causal:
         mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
     return _written_out(query, key, value, mask)
+
+
+def attention_within(query: Tensor, key: Tensor, value: Tensor, stretches: Sequence[Stretch]) -> Tensor:
+    """Attention output (1, H, N, D/H) of positions which look at those of their own stretch.
+
+    Args:
+        query: (1, H, N, D/H), as keys and values are.
+        key: of each position.
+        value: of each position.
+        stretches: one behind the other, all positions together.
+    """
+    if _slow_backwards(query):
+        within: Any = _Within  # torch leaves `apply` without types
+        return within.apply(query, key, value, stretches)
+    return _one_by_one(query, key, value, stretches)
+
+
+def _slow_backwards(query: Tensor) -> bool:
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
 
 
 def for_few_queries(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,29 +75,23 @@ def _written_out(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None)
     return scores.softmax(-1) @ value
 
 
-def _spans(query: Tensor, key: Tensor, mask: Tensor | None, own: bool) -> list[tuple[int, int]]:
-    """How many queries and keys of each row count."""
-    n_keys = [key.shape[2]] * len(key) if mask is None else mask.flatten(1).sum(1).tolist()
-    return [(count if own else query.shape[2], count) for count in n_keys]
+def _one_by_one(query: Tensor, key: Tensor, value: Tensor, stretches: Sequence[Stretch]) -> Tensor:
+    """The fused kernel, stretch by stretch."""
+    parts = [
+        F.scaled_dot_product_attention(query[:, :, own], key[:, :, own], value[:, :, own]).transpose(1, 2)
+        for own in stretches
+    ]
+    return torch.cat(parts, 1).transpose(1, 2)
 
 
-def _row_by_row(query: Tensor, key: Tensor, value: Tensor, spans: list[tuple[int, int]]) -> Tensor:
-    """The fused kernel on what counts of each row; zeros elsewhere."""
-    output = torch.zeros_like(query)
-    for row, (n_queries, n_keys) in enumerate(spans):
-        queries, keys = _first(row, n_queries), _first(row, n_keys)
-        output[queries] = F.scaled_dot_product_attention(query[queries], key[keys], value[keys])
-    return output
-
-
-class _RowByRow(torch.autograd.Function):
+class _Within(torch.autograd.Function):
     """The fused kernel forwards; backwards the scores of a few heads at a time, made anew."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, spans: list[tuple[int, int]]) -> Tensor:
-        """The output (B, H, L, D/H); `spans` are how many queries and keys of each row count."""
-        output = _row_by_row(query, key, value, spans)
-        ctx.spans = spans
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, stretches: Sequence[Stretch]) -> Tensor:
+        """The output (1, H, N, D/H)."""
+        output = _one_by_one(query, key, value, stretches)
+        ctx.stretches = stretches
         ctx.save_for_backward(query, key, value, output)
         return output
 
@@ -107,23 +106,17 @@ class _RowByRow(torch.autograd.Function):
         # one more column makes the product with the values subtract the correction
         corrected = torch.cat([d_output, -correction], -1)
         extended = torch.cat([value, torch.ones_like(value[..., :1])], -1)
-        d_query, d_key, d_value = (torch.zeros_like(one) for one in (query, key, value))
-        for row, (n_queries, n_keys) in enumerate(ctx.spans):
-            step = max(1, SCORES_AT_ONCE // max(1, n_queries * n_keys))
+        d_query, d_key, d_value = (torch.empty_like(one) for one in (query, key, value))
+        for own in ctx.stretches:
+            step = max(1, SCORES_AT_ONCE // (own.stop - own.start) ** 2)
             for first in range(0, n_heads, step):
-                heads = slice(first, first + step)
-                queries, keys = _first(row, n_queries, heads), _first(row, n_keys, heads)
-                weights = (scaled[queries] @ key[keys].mT).softmax(-1)  # (1, heads, L, S)
-                d_value[keys] = weights.mT @ d_output[queries]
-                d_scores = (corrected[queries] @ extended[keys].mT).mul_(weights)
-                d_query[queries] = (d_scores @ key[keys]).mul_(scale)
-                d_key[keys] = d_scores.mT @ scaled[queries]
+                part = slice(None), slice(first, first + step), own
+                weights = (scaled[part] @ key[part].mT).softmax(-1)  # (1, heads, n, n)
+                d_value[part] = weights.mT @ d_output[part]
+                d_scores = (corrected[part] @ extended[part].mT).mul_(weights)
+                d_query[part] = (d_scores @ key[part]).mul_(scale)
+                d_key[part] = d_scores.mT @ scaled[part]
         return d_query, d_key, d_value, None
-
-
-def _first(row: int, length: int, heads: slice = slice(None)) -> tuple[slice, slice, slice]:
-    """The first positions of a row, in some of the heads."""
-    return slice(row, row + 1), heads, slice(length)
 
 
 def causality(n_new: int, keys: Tensor) -> tuple[Tensor | None, bool]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +60,7 @@ class Routing:
         planned: groups that were asked for.
         ways: through layers, kept as `memory` is, but for just these rows.
         leases: what must live as long as each row, one for each of them; empty for nothing.
+        known_runs: the runs, if they are known.
     """
 
     adapter_ids: Tensor
@@ -69,6 +70,7 @@ class Routing:
     planned: dict[tuple[Route, ...], Groups | None] = field(default_factory=dict, repr=False)
     ways: dict[object, Way] = field(default_factory=dict, repr=False)
     leases: tuple[object, ...] = field(default=(), repr=False)
+    known_runs: tuple[Run, ...] = field(default=(), repr=False)
 
     @classmethod
     def one_per_row(cls, slots: Sequence[int], device: torch.device | str = "cpu") -> "Routing":
@@ -106,6 +108,8 @@ class Routing:
     @cached_property
     def runs(self) -> tuple[Run, ...]:
         """The batch as runs of rows with the same route; few if rows are sorted by it."""
+        if self.known_runs:
+            return self.known_runs
         bounds = [b for b in range(1, len(self.routes)) if self.routes[b] != self.routes[b - 1]]
         edges = [0, *bounds, len(self.routes)]
         return tuple(Run(start, stop, self.routes[start]) for start, stop in pairwise(edges) if start < stop)
@@ -132,7 +136,12 @@ class Routing:
         return (self.weights.unsqueeze(-1) * self.shares).sum(1)
 
     def groups(self, order: tuple[Route, ...]) -> Groups | None:
-        """The rows by route, in this order of routes; None if filling them up would more than double them."""
+        """The rows by route, in this order of routes; None if filling them up would more than double them.
+
+        Positions that became rows are left as they are: what they have of a route is long.
+        """
+        if self.known_runs:
+            return None
         if order not in self.planned:
             self.planned[order] = self._groups(order)
         return self.planned[order]
@@ -159,6 +168,14 @@ class Routing:
         ids, gates = (each.repeat_interleave(repeats, 0) for each in (self.adapter_ids, self.gates))
         leases = tuple(lease for lease in self.leases for _ in range(repeats))
         return Routing(ids, gates, self.slots, self.memory, leases=leases)
+
+    def by_position(self, lengths: Sequence[int]) -> "Routing":
+        """Routing of positions one behind the other, of which each row has so many, as rows of their own."""
+        repeats = torch.tensor(lengths, device=self.adapter_ids.device)
+        ids, gates = (each.repeat_interleave(repeats, 0) for each in (self.adapter_ids, self.gates))
+        edges = [0, *accumulate(lengths)]
+        runs = tuple(Run(edges[run.start], edges[run.stop], run.route) for run in self.runs)
+        return Routing(ids, gates, self.slots, self.memory, known_runs=runs)
 
     def index_select(self, rows: Tensor) -> "Routing":
         """Routing of the rows that stay, int64 (B',): the same index as for the cache."""

@@ -9,6 +9,7 @@ V vocabulary.
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
@@ -16,13 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lora_whisper.model.attention import attention, causality
+from lora_whisper.model.attention import attention, attention_within, causality
 from lora_whisper.model.cache import Heard, KVCache
 from lora_whisper.model.precision import linear, working_precision
 from lora_whisper.model.routing import Routing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from lora_whisper.model.attention import Stretch
 
 
 KERNEL = 3
@@ -116,14 +119,12 @@ class MultiHeadAttention(nn.Module):
         routing: Routing | None,
         mask: Tensor | None = None,
         causal: bool = False,
-        own: bool = False,
     ) -> Tensor:
         """Outputs of this shape, (B, …, D), for queries over keys and values, which have as many rows.
 
         These may be more than B, as hypotheses are among tokens: then each row of the outputs is several.
-        `own`, `mask` and `causal` are those of `attention`.
         """
-        mixed = attention(query, *keys_values, mask, causal, own)
+        mixed = attention(query, *keys_values, mask, causal)
         return self.out(mixed.transpose(1, 2).reshape(shape), routing)
 
     def listen(self, x: Tensor, cache: KVCache, layer: int, routing: Routing | None) -> Tensor:
@@ -171,11 +172,18 @@ class EncoderBlock(nn.Module):
         self.mlp_ln = LayerNorm(n_state)
         self.mlp = MLP(n_state)
 
-    def forward(self, x: Tensor, mask: Tensor | None, routing: Routing | None) -> Tensor:
-        """Outputs (B, S, D) of x (B, S, D)."""
+    def forward(
+        self, x: Tensor, mask: Tensor | None, routing: Routing | None, stretches: "Sequence[Stretch]" = ()
+    ) -> Tensor:
+        """Outputs (B, S, D) of x (B, S, D); or (N, 1, D) of stretches of positions x (N, 1, D)."""
         h = self.attn_ln(x)
-        query, key, value = self.attn.project(h, routing)
-        x = x + self.attn.attend(query, (key, value), h.shape, routing, mask, own=True)
+        if stretches:
+            query, key, value = self.attn.project(h, routing, n_rows=1)
+            mixed = attention_within(query, key, value, stretches)
+            x = x + self.attn.out(mixed.transpose(1, 2).reshape(x.shape), routing)
+        else:
+            query, key, value = self.attn.project(h, routing)
+            x = x + self.attn.attend(query, (key, value), h.shape, routing, mask)
         return x + self.mlp(self.mlp_ln(x), routing)
 
 
@@ -262,9 +270,31 @@ class AudioEncoder(BlockStack):
         x = F.gelu(self.conv1(mel, routing))
         x = F.gelu(self.conv2(x, routing)).transpose(1, 2)
         x = x + self.positional_embedding[: x.shape[1]]
+        if x.device.type == "cpu" and (mask is not None or torch.is_grad_enabled()):
+            return self._without_padding(x, mask, routing)
         for block in self.blocks:
             x = self.run_block(block, x, mask, routing)
         return self.ln_post(x)
+
+    def _without_padding(self, x: Tensor, mask: Tensor | None, routing: Routing | None) -> Tensor:
+        """The blocks' output (B, S, D) of x (B, S, D), all real positions as one row; zero at the others.
+
+        A CPU gains from each position less; a GPU wants few large kernels.
+        """
+        n_rows, size = x.shape[:2]
+        real = None if mask is None else mask.flatten().nonzero().squeeze(1)
+        lengths = [size] * n_rows if mask is None else mask.flatten(1).sum(1).tolist()
+        edges = [0, *accumulate(lengths)]
+        stretches = [slice(*ends) for ends in pairwise(edges) if ends[0] < ends[1]]
+        flat = x.flatten(0, 1)
+        packed = (flat if real is None else flat.index_select(0, real)).unsqueeze(1)
+        by_position = None if routing is None else routing.by_position(lengths)
+        for block in self.blocks:
+            packed = self.run_block(block, packed, None, by_position, stretches)
+        packed = self.ln_post(packed).squeeze(1)
+        if real is not None:
+            packed = packed.new_zeros(flat.shape).index_copy(0, real, packed)
+        return packed.view(n_rows, size, -1)
 
 
 class TextDecoder(BlockStack):

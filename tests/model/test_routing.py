@@ -81,3 +81,12 @@ def test_rows_are_dropped_with_their_gates() -> None:
     assert selected.adapter_ids.tolist() == [[7, 3], [3, 1]]
     assert selected.gates.tolist() == [[0.5, 0.5], pytest.approx([0.7, 0.3])]
     assert selected.slots == (1, 3, 7)
+
+
+def test_positions_of_rows_become_rows() -> None:
+    routing = Routing.one_per_row([3, 3, NO_ADAPTER, 1])
+    positions = routing.by_position([2, 3, 1, 2])
+    assert positions.adapter_ids.flatten().tolist() == [3] * 5 + [NO_ADAPTER] + [1] * 2
+    assert positions.runs == Routing(positions.adapter_ids, positions.gates).runs
+    assert positions.memory is routing.memory
+    assert positions.groups((((3, 1.0),), ((1, 1.0),))) is None
