@@ -180,8 +180,7 @@ def starts(part: Part, root: Path, out: Path) -> Section:
             rate = one.mean([tag], "character")
             rows.append(
                 [tag, source, f"{heard[source]:.3f}", f"{far[tag][source]:.2f}", _spread(rate),
-                 _signed(gain.relative), _p_value(gain.p_adjusted), _p_value(gain.pairs_p_adjusted),
-                 _steps_share(one, scratch, tag)]
+                 *_gain_cells(gain), _steps_share(one, scratch, tag)]
             )  # fmt: skip
             points.append((heard[source], far[tag][source], rate.mean))
         rows.append([tag, "scratch", *[""] * 2, _spread(scratch.mean([tag], "character")), *[""] * 3, "1"])
@@ -213,22 +212,35 @@ def sharing(parts: Sequence[Part], root: Path, out: Path) -> Section:
     numbers: list[dict[str, Any]] = []
     for part in parts:
         tags = tuple(part.bench.base)
-        for name, one in _load(part, root / part.name, [arm.name for arm in part.arms]).items():
+        systems = _load(part, root / part.name, [arm.name for arm in part.arms])
+        each = systems["language-lora"]
+        others = [one for one in systems.values() if one is not each]
+        found = {gain.system: gain for gain in gains(others, each, tags, "character")}
+        for name, one in systems.items():
             mean, cost = one.mean(tags, "character"), one.fact("parameters")
             groups = len(one.runs[0].facts["groups"])
             rows.append(
-                [str(len(tags)), name, str(groups), _spread(mean), f"{cost.mean / 1e6:.2f}",
-                 f"{one.fact('train_s').mean:.0f}"]
+                [str(len(tags)), name, str(groups), _spread(mean), *_gain_cells(found.get(name)),
+                 f"{cost.mean / 1e6:.2f}", f"{one.fact('train_s').mean:.0f}"]
             )  # fmt: skip
             numbers.append({"languages": len(tags), "arm": name, "adapters": groups, "cer": mean.mean,
-                            "parameters": cost.mean})  # fmt: skip
+                            "parameters": cost.mean,
+                            "gain": asdict(found[name]) if name in found else None})  # fmt: skip
     sizes = sorted({one["languages"] for one in numbers})
     names = list(dict.fromkeys("clusters" if "clusters" in one["arm"] else one["arm"] for one in numbers))
     lines = [Line(name, sizes, [_lowest(numbers, size, name) for size in sizes]) for name in names]
     write_text(out / "scaling.svg", standalone(curves(lines, "CER", percent=True)))
-    head = ["languages", "arm", "adapters", "mean CER", "parameters (M)", "training (s)"]
+    head = ["languages", "arm", "adapters", "mean CER", "gain over an adapter for each"]
+    head += ["p, bootstrap", "p, matched pairs", "parameters (M)", "training (s)"]
     text = ["## Sharing adapters within clusters", _table(head, rows), "![CER](scaling.svg)"]
     return "\n\n".join(text), {"points": numbers}
+
+
+def _gain_cells(gain: Gain | None) -> list[str]:
+    """A gain and its p-values; blank for what the others are compared with."""
+    if gain is None:
+        return [""] * 3
+    return [_signed(gain.relative), _p_value(gain.p_adjusted), _p_value(gain.pairs_p_adjusted)]
 
 
 def _lowest(numbers: Sequence[Mapping[str, Any]], size: int, name: str) -> float:
@@ -310,14 +322,7 @@ def _costs_table(systems: Sequence[System]) -> str:
 
 def _gains_table(found: Sequence[Gain]) -> str:
     rows = [
-        [
-            one.system,
-            one.baseline,
-            "CER" if one.unit == "character" else "WER",
-            _signed(one.relative),
-            _p_value(one.p_adjusted),
-            _p_value(one.pairs_p_adjusted),
-        ]
+        [one.system, one.baseline, "CER" if one.unit == "character" else "WER", *_gain_cells(one)]
         for one in found
     ]
     return _table(["arm", "against", "in", "relative gain", "p, bootstrap", "p, matched pairs"], rows)
