@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 OUT = Path("docs/benchmarks.md")
+IN_THE_WAY = Path(__file__).parent / "in_the_way.md"
+"""Written by hand after a run: why goals are not met."""
 HEADINGS = {
     "startup": "Start-up",
     "training": "Training",
@@ -17,6 +19,7 @@ HEADINGS = {
     "adapters": "Many languages",
     "methods": "Ways to send each row through its own adapter",
     "context": "Short windows",
+    "bits": "Few bits a weight",
     "floor": "The arithmetic floor",
     "hotspots": "Where the time goes, before and after",
 }
@@ -33,7 +36,8 @@ def page(results: Sequence[Json]) -> str:
         "which both sides took turns, with\nthe lowest and the highest. Weights are random in real "
         "geometries, speech is noise of the lengths of FLEURS\n(3 to 25 s, 12 s in the mean)."
     ]
-    return "\n\n".join(parts + [section(result) for result in results]) + "\n"
+    parts += [section(result) for result in results]
+    return "\n\n".join([*parts, IN_THE_WAY.read_text(encoding="utf-8").strip()]) + "\n"
 
 
 def section(result: Json) -> str:
