@@ -18,6 +18,10 @@ from torch import Tensor, nn
 from lora_whisper.model.precision import converted, working_precision
 from lora_whisper.model.routing import Groups, Way
 
+MERGE_WORTH, MERGE_WORTH_ROUNDED = 2, 8
+"""How many of the products by factors a merged weight must spare for each of its numbers: it is added in
+float32 even where all else is rounded and quicker (docs/log.md)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Factors:
@@ -214,7 +218,8 @@ def _add(y: Tensor, x: Tensor, factors: Factors) -> None:
 
 def _merging_pays(run: InferenceRun, length: int, weight: Tensor) -> bool:
     n_out, n_in = weight.shape
-    return run.factors is not None and (run.stop - run.start) * length * (n_in + n_out) > n_in * n_out
+    worth = MERGE_WORTH if weight.dtype == torch.float32 else MERGE_WORTH_ROUNDED
+    return run.factors is not None and (run.stop - run.start) * length * (n_in + n_out) > worth * n_in * n_out
 
 
 def _merged(weight: Tensor, factors: Factors) -> Tensor:

@@ -74,9 +74,10 @@ def test_keys_for_few_queries_give_the_same_and_stay_laid_out(masked: bool) -> N
     assert torch.equal(keys, key[[2, 0]]) and torch.equal(values, value[[2, 0]])
 
 
-def test_keys_in_bf16_stay_as_they_are() -> None:
-    _, key, value = tensors(5, 90)
-    assert for_few_queries(key, value)[0] is key
+def test_keys_in_bf16_are_left_to_the_fused_kernel() -> None:
+    _, key, value = (each.transpose(1, 2) for each in tensors(5, 90))
+    for before, after in zip((key, value), for_few_queries(key, value), strict=True):
+        assert after.is_contiguous() and torch.equal(before, after)
 
 
 @pytest.mark.parametrize(("n_new", "n_past"), [(1, 5), (3, 0), (3, 4)])
