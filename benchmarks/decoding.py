@@ -79,7 +79,7 @@ def _geometry(geometry: str, setting: Setting) -> Iterator[Row]:
     variants = [
         variant(name, geometry, setting) for name in (*theirs, OURS, *([OURS_BF16] if on_cpu else []))
     ]
-    times = alternate(variants, setting.rounds(3))
+    times = alternate(variants, setting.rounds(2))
     memory = peaks("decoding", variants, geometry, setting)
     goals = GOALS if on_cpu else GPU_GOALS
     work = f"decoding, {geometry}, {n_utterances(setting)} utterances in 8 languages"

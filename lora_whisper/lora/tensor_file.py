@@ -9,7 +9,6 @@ Nothing stays mapped: a file that is overwritten or cut off later changes nothin
 """
 
 import json
-import mmap
 import os
 from dataclasses import dataclass
 from math import prod
@@ -27,9 +26,6 @@ from lora_whisper.errors import AdapterError
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _PIECE = 2**20
 """Bytes read at once: what fits the second-level cache, so that it is hashed from there."""
-
-_HUGE_PAGE = 2**21
-"""Bytes; in pages of that size, new memory costs half as much as in pages of 4 KiB."""
 
 _LONGEST_HEAD = 100_000_000
 """The format's own limit."""
@@ -106,7 +102,7 @@ def _place(name: str, entry: dict[str, Any]) -> _Place:
 
 def _read_data(file: BinaryIO, head: bytes, size: int) -> tuple[Tensor, str]:
     """The rest of the file, (size,) uint8, and the checksum of all of it."""
-    data = _new_memory(size)
+    data = torch.empty(size, dtype=torch.uint8)
     numbers: npt.NDArray[np.uint8] = data.numpy()
     checksum = xxhash.xxh3_128(head)
     for start in range(0, size, _PIECE):
@@ -114,18 +110,6 @@ def _read_data(file: BinaryIO, head: bytes, size: int) -> tuple[Tensor, str]:
         _fill(file, piece)
         checksum.update(piece.data)
     return data, checksum.hexdigest()
-
-
-def _new_memory(size: int) -> Tensor:
-    """Uninitialised memory, (size,) uint8."""
-    if size < _HUGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.empty(size, dtype=torch.uint8)
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    try:
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:  # a kernel without them
-        return torch.empty(size, dtype=torch.uint8)
-    return torch.frombuffer(memory, dtype=torch.uint8)  # which keeps it
 
 
 def _fill(file: BinaryIO, piece: npt.NDArray[np.uint8]) -> None:
