@@ -29,23 +29,20 @@ OTHER = "all else"
 
 
 def measure(setting: Setting) -> Iterator[Row]:
-    """One row for each way; a few batches of the smallest geometry."""
+    """One row for each way; a few batches of the smallest geometry. In a quick run ours only."""
     few = replace(setting, quick=True)
-    for topic, names in ((training, (training.BEST, training.OURS)), (decoding, _decoding(setting))):
-        for name in names:
-            yield _row(topic.variant(name, TINY, few), topic.__name__.split(".")[-1])
-            gc.collect()
+    peers = [] if setting.quick else [(training, training.BEST), (decoding, decoding.NAMES)]
+    ours = [(training, training.OURS), (decoding, decoding.OURS)]
+    rounded = [(decoding, decoding.OURS_BF16)] if setting.device == "cpu" else []
+    for topic, name in (*peers, *ours, *rounded):
+        yield _row(topic.variant(name, TINY, few), topic.__name__.split(".")[-1])
+        gc.collect()
 
 
 def kind_of(operation: str) -> str:
     """The kind of work of an operation of PyTorch, by its name."""
     name = operation.removeprefix("aten::")
     return next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), OTHER)
-
-
-def _decoding(setting: Setting) -> tuple[str, ...]:
-    ours = (decoding.OURS, decoding.OURS_BF16) if setting.device == "cpu" else (decoding.OURS,)
-    return (decoding.NAMES, *ours)
 
 
 def _row(variant: Variant, work: str) -> Row:
