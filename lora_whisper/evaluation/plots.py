@@ -114,8 +114,8 @@ def side_by_side(rows: Sequence[Marks], name: str, about: str = "per language, w
         return _svg(figure, f"{name} {about}")
 
 
-def curves(lines: Sequence[Line], name: str, *, percent: bool = False) -> str:
-    """Return an SVG with one curve per line over the epochs, `name` on the y axis.
+def curves(lines: Sequence[Line], name: str, *, percent: bool = False, over: str = "epoch") -> str:
+    """Return an SVG with one curve per line, `name` on the y axis, over whole numbers such as epochs.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -124,9 +124,9 @@ def curves(lines: Sequence[Line], name: str, *, percent: bool = False) -> str:
         from matplotlib.ticker import MaxNLocator
 
         figure, axes = _lines(lines, name, percent)
-        axes.set_xlabel("epoch")
+        axes.set_xlabel(over)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        return _svg(figure, f"{name} per epoch, per language")
+        return _svg(figure, f"{name} per {over}")
 
 
 def by_group(groups: Sequence[str], lines: Sequence[Line], name: str) -> str:

@@ -229,7 +229,7 @@ def sharing(parts: Sequence[Part], root: Path, out: Path) -> Section:
     sizes = sorted({one["languages"] for one in numbers})
     names = list(dict.fromkeys("clusters" if "clusters" in one["arm"] else one["arm"] for one in numbers))
     lines = [Line(name, sizes, [_lowest(numbers, size, name) for size in sizes]) for name in names]
-    write_text(out / "scaling.svg", standalone(curves(lines, "CER", percent=True)))
+    write_text(out / "scaling.svg", standalone(curves(lines, "CER", percent=True, over="languages")))
     head = ["languages", "arm", "adapters", "mean CER", "gain over an adapter for each"]
     head += ["p, bootstrap", "p, matched pairs", "parameters (M)", "training (s)"]
     text = ["## Sharing adapters within clusters", _table(head, rows), "![CER](scaling.svg)"]

@@ -53,6 +53,7 @@ def test_labels_and_percent_are_shown() -> None:
     assert {"Polish", "Welsh & <new>", "Chinese †", "Word error rate (%), lower is better"} <= set(shown)
     assert any(text.isdigit() and int(text) >= 200 for text in shown), "a rate may be above 100 %"
     assert {"epoch", "dev CER (%)", "language 8"} <= set(texts(curves(LINES, "dev CER", percent=True)))
+    assert "languages" in texts(curves(LINES, "CER", over="languages"))
 
 
 def test_the_same_data_give_the_same_bytes_and_settings_stay() -> None:
