@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from lora_whisper.lora.products import Bundle, Factors, InferenceRun, LearningLayer, LearningRun, infer, learn
 from lora_whisper.lora.updates import Adapted, Stack
+from lora_whisper.model.layers import KERNEL, Convolution, Linear
 from lora_whisper.model.precision import linear, working_precision
 from lora_whisper.model.routing import Groups, Route, Routing, Way
-from lora_whisper.model.whisper import KERNEL, Convolution, Linear, Whisper
+from lora_whisper.model.whisper import Whisper
 
 MOST_IDLE = 64
 """Products with adapters of other rows that a GPU takes into account, per row, to spare small kernels."""

@@ -37,7 +37,7 @@ from lora_whisper.lora.adapter import (
 from lora_whisper.lora.parts import CONVOLUTIONS, LINEAR, MODULES, LoRAConfig
 from lora_whisper.lora.tensor_file import TensorFile, read_tensor_file
 from lora_whisper.model.checkpoint import huggingface_name, our_name
-from lora_whisper.model.whisper import KERNEL
+from lora_whisper.model.layers import KERNEL
 
 CONFIG_FILE = "adapter_config.json"
 TENSORS_FILE = "adapter_model.safetensors"

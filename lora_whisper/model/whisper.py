@@ -10,7 +10,7 @@ V vocabulary.
 import math
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,17 +19,14 @@ from torch.utils.checkpoint import checkpoint
 
 from lora_whisper.model.attention import attention, attention_within, causality
 from lora_whisper.model.cache import Heard, KVCache
-from lora_whisper.model.precision import linear, working_precision
+from lora_whisper.model.layers import Convolution, LayerNorm, Linear
+from lora_whisper.model.precision import linear
 from lora_whisper.model.routing import Routing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lora_whisper.model.attention import Stretch
-
-
-KERNEL = 3
-"""Frames that an output of a convolution is made of."""
 
 
 @dataclass(frozen=True)
@@ -48,49 +45,6 @@ class ModelDimensions:
     n_text_layer: int
 
 
-class Linear(nn.Linear):
-    """A linear layer that is handed the routing and has no use for it."""
-
-    def forward(self, x: Tensor, routing: Routing | None = None) -> Tensor:  # noqa: ARG002
-        """Outputs (..., out) of inputs (..., in)."""
-        return linear(x, self.weight, self.bias)
-
-    def side_by_side(
-        self, layers: "Sequence[Linear]", x: Tensor, routing: Routing | None
-    ) -> tuple[Tensor, ...]:
-        """Outputs of several layers for the same x, this one the first of them."""
-        return tuple(layer(x, routing) for layer in layers)
-
-
-class Convolution(nn.Conv1d):
-    """A convolution over time, padded by one frame on each side, that has no use for the routing either."""
-
-    def __init__(self, n_in: int, n_out: int, stride: int = 1, device: str | None = None) -> None:
-        super().__init__(n_in, n_out, KERNEL, stride, padding=KERNEL // 2, device=device)
-
-    def forward(self, x: Tensor, routing: Routing | None = None) -> Tensor:  # noqa: ARG002
-        """Outputs (B, out, T') of inputs (B, in, T)."""
-        return super().forward(x)
-
-    def alike(self, kind: "type[_Convolution]") -> "_Convolution":
-        """The same layer, same parameters, as another kind of it."""
-        layer = kind(self.in_channels, self.out_channels, int(self.stride[0]), device="meta")
-        layer.weight, layer.bias = self.weight, self.bias
-        layer.training = self.training
-        return layer
-
-
-_Convolution = TypeVar("_Convolution", bound=Convolution)
-
-
-class LayerNorm(nn.LayerNorm):
-    """A layer norm whose output has the precision of the layers behind it, which need not convert it each."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalised x (..., D)."""
-        return super().forward(x).to(working_precision(x))
-
-
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention with Whisper's four projections (the key has no bias)."""
 
@@ -102,29 +56,14 @@ class MultiHeadAttention(nn.Module):
         self.value = Linear(n_state, n_state)
         self.out = Linear(n_state, n_state)
 
-    def project(
-        self, x: Tensor, routing: Routing | None, n_rows: int | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (n_rows, H, L, D/H) of x (B, …, D); n_rows is B unless it is given."""
+    def project(self, x: Tensor, routing: Routing | None, n_rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (n_rows, H, L, D/H) of x (B, …, D)."""
         layers = (self.query, self.key, self.value)
         query, key, value = self.query.side_by_side(layers, x, routing)
-        n_rows = n_rows or x.shape[0]
         return self.split(query, n_rows), self.split(key, n_rows), self.split(value, n_rows)
 
-    def attend(
-        self,
-        query: Tensor,
-        keys_values: tuple[Tensor, Tensor],
-        shape: torch.Size,
-        routing: Routing | None,
-        mask: Tensor | None = None,
-        causal: bool = False,
-    ) -> Tensor:
-        """Outputs of this shape, (B, …, D), for queries over keys and values, which have as many rows.
-
-        These may be more than B, as hypotheses are among tokens: then each row of the outputs is several.
-        """
-        mixed = attention(query, *keys_values, mask, causal)
+    def output(self, mixed: Tensor, shape: torch.Size, routing: Routing | None) -> Tensor:
+        """Outputs of this shape, (B, …, D), from what attention made, (n_rows, H, L, D/H)."""
         return self.out(mixed.transpose(1, 2).reshape(shape), routing)
 
     def listen(self, x: Tensor, cache: KVCache, layer: int, routing: Routing | None) -> Tensor:
@@ -132,11 +71,12 @@ class MultiHeadAttention(nn.Module):
         query = self.split(self.query(x, routing), x.shape[0])
         first = cache.heard[0]
         if first.rows is None:
-            return self.attend(query, first.keys_values[layer], x.shape, routing, first.mask)
+            mixed = attention(query, *first.keys_values[layer], first.mask, causal=False)
+            return self.output(mixed, x.shape, routing)
         mixed = torch.empty_like(query)
         for part in cache.heard:
             mixed[part.rows] = attention(query[part.rows], *part.keys_values[layer], part.mask, causal=False)
-        return self.out(mixed.transpose(1, 2).reshape(x.shape), routing)
+        return self.output(mixed, x.shape, routing)
 
     def weights(self, x: Tensor, keys: Tensor, routing: Routing | None, mask: Tensor | None) -> Tensor:
         """How much each of x (B, L, D) looks at each of the keys (B, H, S, D/H): (B, H, L, S)."""
@@ -177,13 +117,9 @@ class EncoderBlock(nn.Module):
     ) -> Tensor:
         """Outputs (B, S, D) of x (B, S, D); or (N, 1, D) of stretches of positions x (N, 1, D)."""
         h = self.attn_ln(x)
-        if stretches:
-            query, key, value = self.attn.project(h, routing, n_rows=1)
-            mixed = attention_within(query, key, value, stretches)
-            x = x + self.attn.out(mixed.transpose(1, 2).reshape(x.shape), routing)
-        else:
-            query, key, value = self.attn.project(h, routing)
-            x = x + self.attn.attend(query, (key, value), h.shape, routing, mask)
+        heads = self.attn.project(h, routing, n_rows=1 if stretches else len(x))
+        mixed = attention_within(*heads, stretches) if stretches else attention(*heads, mask, causal=False)
+        x = x + self.attn.output(mixed, x.shape, routing)
         return x + self.mlp(self.mlp_ln(x), routing)
 
 
@@ -208,7 +144,7 @@ class DecoderBlock(nn.Module):
         n_new = x.shape[1] // cache.width
         own = cache.own_tokens(n_new)
         seen = causality(n_new, keys_values[0]) if own is None else (own, False)
-        x = x + self.attn.attend(query, keys_values, h.shape, routing, *seen)
+        x = x + self.attn.output(attention(query, *keys_values, *seen), x.shape, routing)
         h = self.cross_attn_ln(x)
         if cache.attention is not None:
             (heard,) = cache.heard

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from lora_whisper.data.batching import Batch, RowSource
 from lora_whisper.lora.bank import Adapter
+from lora_whisper.model.layers import Linear
 from lora_whisper.model.routing import Route
-from lora_whisper.model.whisper import Linear, Whisper
+from lora_whisper.model.whisper import Whisper
 
 AuxiliaryLoss = Callable[[Tensor, Batch], Tensor]
 """A further loss from the encoder output (B, S, D) of a track's rows, already weighted."""

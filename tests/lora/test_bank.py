@@ -16,7 +16,8 @@ from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.lora.parts import MODULES, LoRAConfig
 from lora_whisper.lora.updates import Adapted
 from lora_whisper.model.checkpoint import Backbone, weights_fingerprint
-from lora_whisper.model.whisper import Linear, ModelDimensions, Whisper
+from lora_whisper.model.layers import Linear
+from lora_whisper.model.whisper import ModelDimensions, Whisper
 
 RANKS = {"pl": 4, "it": 2, "cy": 4}
 SMALL = LoRAConfig(rank=2, alpha=4)

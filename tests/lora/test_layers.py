@@ -10,8 +10,8 @@ from lora_whisper.errors import UsageError
 from lora_whisper.lora.layers import LoRAConvolution, LoRALinear
 from lora_whisper.lora.parts import Gate, LoRAConfig, LowRank
 from lora_whisper.lora.updates import Adapted
+from lora_whisper.model.layers import Convolution, Linear
 from lora_whisper.model.routing import NO_ADAPTER, Routing
-from lora_whisper.model.whisper import Convolution, Linear
 
 RANKS = {0: 4, 1: 2, 3: 8}  # slot 2 belongs to an adapter that leaves this layer alone
 IN, OUT = 12, 20

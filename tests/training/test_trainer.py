@@ -15,7 +15,8 @@ from lora_whisper.data.batching import FixedRows, Row
 from lora_whisper.errors import TrainingError, UsageError
 from lora_whisper.lora.layers import LoRALinear
 from lora_whisper.lora.parts import LowRank
-from lora_whisper.model.whisper import Linear, ModelDimensions, Whisper
+from lora_whisper.model.layers import Linear
+from lora_whisper.model.whisper import ModelDimensions, Whisper
 from lora_whisper.training import trainer
 from lora_whisper.training.checkpoint import latest_checkpoint
 from lora_whisper.training.methods import Track, full
