@@ -29,7 +29,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, ca
         mask: which positions count, bool, (B, 1, 1, S) with the first ones of each row, or (L, S).
         causal: position l sees only the first l + 1.
     """
-    if key.stride(2) == 1 and not (causal or query.requires_grad):
+    if in_columns(key) and not (causal or query.requires_grad):
         return _written_out(query, key, value, mask)
     if not _slow_backwards(query):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
@@ -68,6 +68,11 @@ def for_few_queries(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     if key.dtype != torch.float32:
         return key.contiguous(), value.contiguous()
     return key.mT.contiguous().mT, value.contiguous()
+
+
+def in_columns(keys: Tensor) -> bool:
+    """Whether keys (B, H, S, D/H) are laid out as `for_few_queries` does it in float32."""
+    return keys.stride(2) == 1
 
 
 def _written_out(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

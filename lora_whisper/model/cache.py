@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lora_whisper.model.attention import for_few_queries
+from lora_whisper.model.attention import for_few_queries, in_columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class Heard:
 
 def _rows(heads: Tensor, index: Tensor) -> Tensor:
     """These rows of keys or values (b, H, S, D/H), laid out as they were."""
-    if heads.stride(2) == 1:
+    if in_columns(heads):
         return heads.mT.index_select(0, index).mT
     return heads.index_select(0, index)
 

@@ -76,8 +76,8 @@ class FewBits(Tensor):
         return func(*args, **kwargs)
 
 
-def keep_in_few_bits(model: nn.Module, bits: int, device: torch.device | str) -> nn.Module:
-    """The model on a device, the weights of its linear layers in few bits; never all of it there in many.
+def keep_in_few_bits(model: nn.Module, bits: int, device: torch.device | str) -> None:
+    """Move a model to a device, the weights of its linear layers in few bits; never all of it there in many.
 
     Raises:
         UsageError: no such number of bits.
@@ -91,7 +91,6 @@ def keep_in_few_bits(model: nn.Module, bits: int, device: torch.device | str) ->
             few = isinstance(module, nn.Linear) and name == "weight"
             kept = FewBits.of(there, bits) if few else there
             setattr(module, name, nn.Parameter(kept, requires_grad=False))
-    return model
 
 
 def _bitsandbytes() -> Any:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lora_whisper.model.attention import attention, attention_within, causality, for_few_queries
+from lora_whisper.model.attention import attention, attention_within, causality, for_few_queries, in_columns
 from lora_whisper.model.cache import Heard
 
 B, H, D = 3, 2, 16
@@ -67,10 +67,10 @@ def test_keys_for_few_queries_give_the_same_and_stay_laid_out(masked: bool) -> N
     mask = (torch.arange(90) < torch.tensor([[90], [1], [40]]))[:, None, None] if masked else None
     expected = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     laid_out = for_few_queries(key, value)
-    assert laid_out[0].stride(2) == 1 and torch.equal(laid_out[0], key)
+    assert in_columns(laid_out[0]) and not in_columns(key) and torch.equal(laid_out[0], key)
     torch.testing.assert_close(attention(query, *laid_out, mask, causal=False), expected)
     keys, values = Heard([laid_out]).index_select(torch.tensor([2, 0]), B).keys_values[0]
-    assert keys.stride(2) == 1
+    assert in_columns(keys)
     assert torch.equal(keys, key[[2, 0]]) and torch.equal(values, value[[2, 0]])
 
 
