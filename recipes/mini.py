@@ -1,9 +1,9 @@
 """Make the bundled backbone `mini` from nothing: `python recipes/mini.py` (hours on two cores; resumable).
 
-Four stages: clean speech in sixteen languages until attention finds the audio; then any timbre, any word,
-noise, echo, times, prompts and silence, eight languages covered well and eight thinly; then more, and more
-with rarer words. Writes runs/mini/stage-4/backbone, its loss curve, and its scores on speech of unseen voices
-and texts. To bundle it, copy the backbone folder to lora_whisper/assets/mini and run
+Five stages: clean speech in sixteen languages until attention finds the audio; then any timbre, any word,
+noise, echo, times, prompts and silence, eight languages covered well and eight thinly; then more, more with
+rarer words, and nothing twice. Writes runs/mini/stage-5/backbone, its loss curve, and its scores on speech of
+unseen voices and texts. To bundle it, copy the backbone folder to lora_whisper/assets/mini and run
 recipes/alignment_heads.py with --write.
 """
 
@@ -116,6 +116,43 @@ STAGES = (
         ),
         TrainConfig(
             epochs=2,
+            learning_rate=1.6e-3,
+            warmup=0.03,
+            weight_decay=0.01,
+            batch_s=120.0,
+            save_every=500,
+            spec_augment=True,
+            optimizer="muon",
+        ),
+    ),
+    Stage(  # nothing twice: what is learned must hold for other words and other voices
+        Curriculum(
+            {
+                "en": 26000,
+                "fr": 28000,
+                "nl": 20000,
+                "es": 17000,
+                "it": 17000,
+                "de": 17000,
+                "pt": 16000,
+                "pl": 13000,
+            }
+            | dict.fromkeys(THINLY_COVERED, 900),
+            joined=0.05,
+            words=0.6,
+            listed=0.65,
+            n_words=80_000,
+            timbres=0.75,
+            perturbed=0.35,
+            timestamped=0.25,
+            prompted=0.06,
+            extended=0.06,
+            silent=0.01,
+            speeds_wpm=(130, 260),
+            word_languages=WELL_COVERED,
+        ),
+        TrainConfig(
+            epochs=1,
             learning_rate=1.6e-3,
             warmup=0.03,
             weight_decay=0.01,

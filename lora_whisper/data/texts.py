@@ -98,6 +98,11 @@ class TextSource:
         """Everything that these texts can be made of."""
         return frozenset(entry for pool, _ in self._pools for entry in pool)
 
+    @property
+    def conjunction(self) -> str:
+        """What stands between the entries of a list of two."""
+        return str(demo_module("babel.lists").format_list(["", ""], locale=locale_of(self.language)))
+
     def text(self, rng: "np.random.Generator") -> Text:
         """The next text: one to five entries as a list, or a long entry alone."""
         low, high = _LENGTHS.get(self.script, _DEFAULT_LENGTH)

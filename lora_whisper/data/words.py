@@ -1,46 +1,51 @@
-"""Sentences of random words, for pre-training: more different words than all names of CLDR.
+"""Utterances of random words, for pre-training: more different words than all names of CLDR.
 
-The words are those that the `wordfreq` package counts most often, in lower case as it lists them.
+The words are those that the `wordfreq` package counts most often, in lower case as it lists them. They belong
+to no split, as the vocabulary of a language doesn't, but each utterance has a word that no text of the splits
+"dev" and "test" has, so none of these is ever trained on.
 """
 
+import re
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 
 from lora_whisper.data import espeak
+from lora_whisper.data.domains import find_domain
 from lora_whisper.data.extras import optional_module
-from lora_whisper.data.texts import split_of
+from lora_whisper.data.texts import TextSource
 
 _MIN_LENGTH, _MAX_LENGTH = 2, 18
-_CHARACTERS = (14, 84)  # of a sentence
+_CHARACTERS = (14, 84)  # of an utterance
 _MOST_IN_NAME = 2  # words
 
 
 @cache
-def words(language: str, split: str, n_words: int = 20_000) -> tuple[str, ...]:
-    """Those of the `n_words` most frequent that are of one split and read as words by espeak-ng, in order.
+def words(language: str, n_words: int = 20_000) -> tuple[str, ...]:
+    """Those of the `n_words` most frequent that espeak-ng reads as words, the most frequent first.
 
     Raises:
         MissingExtra: the `pretrain` extra is not installed.
     """
     listed = optional_module("wordfreq", "pretrain").top_n_list(language, n_words)
-    plain = [
-        w for w in listed if w.isalpha() and _MIN_LENGTH <= len(w) <= _MAX_LENGTH and split_of(w) == split
-    ]
+    plain = [w for w in listed if w.isalpha() and _MIN_LENGTH <= len(w) <= _MAX_LENGTH]
     read = espeak.phonemes(plain, language)
     pairs = zip(plain, read, strict=True)
     return tuple(word for word, sounds in pairs if sounds and "(" not in sounds and " " not in sounds)
 
 
-def sentence(language: str, split: str, rng: np.random.Generator, n_words: int = 20_000) -> str:
+def sentence(language: str, rng: np.random.Generator, n_words: int = 20_000) -> str:
     """Random words with capital and full stop; frequent words come oftener than rare ones."""
-    text = " ".join(_drawn(words(language, split, n_words), rng))
+    pool = words(language, n_words)
+    text = " ".join(_drawn(language, lambda: pool[int(len(pool) * rng.random() ** 2)], rng))
     return text[0].upper() + text[1:] + "."
 
 
-def listing(language: str, split: str, rng: np.random.Generator, n_words: int = 20_000) -> str:
-    """Random words written as a list of names, of one or two words each: "Trenton, New truss, Tuesdays."."""
-    chosen = _drawn(words(language, split, n_words), rng)
+def listing(language: str, rng: np.random.Generator, n_words: int = 20_000) -> str:
+    """Random words, all as often, as a list of names of one or two words: "Trenton, New truss, Tuesdays."."""
+    pool = words(language, n_words)
+    chosen = _drawn(language, lambda: pool[int(rng.integers(len(pool)))], rng)
     names: list[str] = []
     while chosen:
         size = int(rng.integers(1, _MOST_IN_NAME + 1))
@@ -49,14 +54,22 @@ def listing(language: str, split: str, rng: np.random.Generator, n_words: int = 
     return ", ".join(name[0].upper() + name[1:] for name in names) + "."
 
 
-def _drawn(pool: tuple[str, ...], rng: np.random.Generator) -> list[str]:
-    """At least one random word, all of them together about as long as one utterance."""
+def _drawn(language: str, draw: Callable[[], str], rng: np.random.Generator) -> list[str]:
+    """Words about as long as one utterance, at least one, and one at least that no held-out text has."""
     limit = rng.uniform(*_CHARACTERS)
     chosen: list[str] = []
     length = 0
     while True:
-        word = pool[int(len(pool) * rng.random() ** 2)]
+        word = draw()
         length += len(word) + 1
-        if chosen and length > limit:
+        if length > limit and not held_out_words(language).issuperset(chosen):
             return chosen
         chosen.append(word)
+
+
+@cache
+def held_out_words(language: str) -> frozenset[str]:
+    """Every word of the texts of dev and test, in lower case, those that join lists included."""
+    sources = [TextSource(language, split, find_domain("general").kinds) for split in ("dev", "test")]
+    texts = [entry for source in sources for entry in source.entries] + [sources[0].conjunction]
+    return frozenset(word for text in texts for word in re.findall(r"\w+", text.casefold()))

@@ -133,7 +133,7 @@ class RowFactory:
         recipe = self.curriculum
         if tag in recipe.word_languages and rng.random() < recipe.words:
             said = listing if recipe.listed and rng.random() < recipe.listed else sentence
-            return said(tag, self.split, rng, recipe.n_words)
+            return said(tag, rng, recipe.n_words)
         return TextSource(tag, self.split, find_domain("general").kinds).text(rng).written
 
     def _utterance(self, tag: str, rng: np.random.Generator) -> tuple[Samples, str]:
