@@ -7,6 +7,7 @@ batch, `set_adapter` takes one language after the other.
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
+from unittest.mock import patch
 
 import torch
 
@@ -26,10 +27,12 @@ from lora_whisper.audio import SAMPLE_RATE
 from lora_whisper.decoding.clips import Clip
 from lora_whisper.decoding.search import DecodingOptions
 from lora_whisper.decoding.transcribe import LoraWhisper
+from lora_whisper.model.replay import Decoder
 
 N_TOKENS = 40
 """Of each utterance, after the start sequence."""
 OURS, OURS_BF16 = "ours", "ours in bf16"
+LAUNCHED = "ours without CUDA graphs"
 NAMES, SET = "PEFT adapter_names", "PEFT set_adapter, language by language"
 GOALS = {NAMES: 6.0, SET: None}
 GPU_GOALS = {NAMES: 12.0, SET: None}
@@ -47,10 +50,11 @@ def measure(setting: Setting) -> Iterator[Row]:
 def variant(name: str, geometry: str, setting: Setting) -> Variant:
     """One way to decode with a geometry, models loaded."""
     speech = utterances(n_utterances(setting), LANGUAGES)
-    if name in (OURS, OURS_BF16):
+    if name in (OURS, OURS_BF16, LAUNCHED):
         dtype = torch.bfloat16 if name == OURS_BF16 else decoding_dtype(setting.device)
         one = backbone(geometry, setting.folder, setting.device, dtype)
-        return Variant(name, transcription(LoraWhisper(one, bank_of(one, LANGUAGES, dtype)), speech))
+        run = transcription(LoraWhisper(one, bank_of(one, LANGUAGES, dtype)), speech)
+        return Variant(name, launched(run) if name == LAUNCHED else run)
     return _theirs(name, geometry, setting, speech)
 
 
@@ -73,12 +77,21 @@ def transcription(asr: LoraWhisper, speech: Sequence[Speech], beams: int = 1) ->
     return timed(run)
 
 
+def launched(run: Callable[[], float]) -> Callable[[], float]:
+    """The same work with every kernel of the decoder launched by itself."""
+
+    def each_kernel() -> float:
+        with patch.object(Decoder, "fastest", Decoder):
+            return run()
+
+    return each_kernel
+
+
 def _geometry(geometry: str, setting: Setting) -> Iterator[Row]:
     on_cpu = setting.device == "cpu"
     theirs = (NAMES,) if setting.quick else (NAMES, SET)
-    variants = [
-        variant(name, geometry, setting) for name in (*theirs, OURS, *([OURS_BF16] if on_cpu else []))
-    ]
+    another = OURS_BF16 if on_cpu else LAUNCHED
+    variants = [variant(name, geometry, setting) for name in (*theirs, OURS, another)]
     times = alternate(variants, setting.rounds(2))
     memory = peaks("decoding", variants, geometry, setting)
     goals = GOALS if on_cpu else GPU_GOALS
@@ -90,6 +103,9 @@ def _geometry(geometry: str, setting: Setting) -> Iterator[Row]:
         name = f"{work}, ours in bf16, against {NAMES} in fp32"
         figures = memory.of(NAMES, OURS_BF16)
         yield ratio_row(name, times[NAMES], times[OURS_BF16], goals[NAMES], figures, _NOTES[1:])
+    else:
+        figures = memory.of(LAUNCHED, OURS)
+        yield ratio_row(f"{work}, against {LAUNCHED}", times[LAUNCHED], times[OURS], None, figures, ())
 
 
 _NOTES = (

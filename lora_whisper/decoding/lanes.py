@@ -34,21 +34,24 @@ class Lanes:
         """What the lanes (B·W, D) computed for the living hypotheses, (R, D)."""
         return hidden if self._all_live else hidden.index_select(0, self._live)
 
-    def advance(self, rows: Tensor | None, tokens: Tensor) -> Tensor:
-        """The next token of each lane, int64 (B·W, 1), after hypotheses went on, multiplied and ended.
+    def advance(self, rows: Tensor | None, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What each lane goes on with, after hypotheses went on, multiplied and ended.
 
         Args:
             rows: which of the living hypotheses each one continues, int64 (R',), in the order of the audio;
                 None when all go on as they are.
             tokens: the next token of each, int64 (R',).
+
+        Returns:
+            The next token of each lane, int64 (B·W, 1), and whose past each continues, (B·W,); None for its
+            own.
         """
-        if rows is not None:
-            self._move(self._live.index_select(0, rows))
+        sources = None if rows is None else self._move(self._live.index_select(0, rows))
         if self._all_live:
-            return tokens.unsqueeze(1)
+            return tokens.unsqueeze(1), sources
         spread = tokens.new_zeros(self.cache.n_audio * self.cache.width)
         spread[self._live] = tokens
-        return spread.unsqueeze(1)
+        return spread.unsqueeze(1), sources
 
     def admit(self, cache: KVCache, routing: Routing | None) -> tuple[Tensor, Tensor]:
         """Take in rows of audio with one hypothesis each; rows of one adapter become neighbours.
@@ -90,8 +93,12 @@ class Lanes:
             self.routing = None if self.routing is None else self.routing.index_select(alive)
             self._live = audio * width + self._live % width
 
-    def _move(self, sources: Tensor) -> None:
-        """Put hypotheses into lanes of their own, given the lanes (R',) that they continue."""
+    def _move(self, sources: Tensor) -> Tensor | None:
+        """Put hypotheses into lanes of their own, given the lanes (R',) that they continue.
+
+        Returns:
+            The lanes whose past is still to be moved into each lane, (B·W,); None if nothing is.
+        """
         cache = self.cache
         audio = sources // cache.width
         alive, counts = audio.unique_consecutive(return_counts=True)
@@ -110,10 +117,11 @@ class Lanes:
             cache.index_select(lanes, width)
             if self.routing is not None and len(alive) < len(self.routing.adapter_ids):
                 self.routing = self.routing.index_select(alive)
+            moving = None
         else:
             self._live = audio * width + rank
-            if width > 1:
-                lanes = torch.arange(cache.n_audio * width, device=sources.device)
-                lanes[self._live] = sources
-                cache.reorder(lanes)
+            moving = torch.arange(cache.n_audio * width, device=sources.device) if width > 1 else None
+            if moving is not None:
+                moving[self._live] = sources
         self._all_live = len(self._live) == cache.n_audio * cache.width
+        return moving

@@ -17,6 +17,7 @@ from lora_whisper.decoding.lanes import Lanes
 from lora_whisper.decoding.rules import NOT_YET, Rule
 from lora_whisper.decoding.strategies import Hypothesis, Search
 from lora_whisper.model.cache import Heard, KVCache
+from lora_whisper.model.replay import Decoder
 from lora_whisper.model.routing import Routing
 from lora_whisper.model.whisper import Whisper
 
@@ -86,6 +87,7 @@ class RunningBatch:
     ) -> None:
         self._model, self._search, self._rules, self._limit = model, search, rules, limit
         self._sot, self._no_speech = sot, no_speech
+        self._decoder = Decoder.fastest(model)
         self._lanes: Lanes | None = None
         self._known: list[tuple[int, float]] = []  # number and probability of silence of each row ever here
         self._hidden = torch.empty(0)
@@ -110,7 +112,7 @@ class RunningBatch:
         model, n_new = self._model, sum(map(len, windows))
         start, numbers, heard, routing = _together(model, windows)
         cache = KVCache(heard, capacity=start.shape[1] + self._limit + GAP)
-        hidden = model.decode(start, cache, routing)
+        hidden = self._decoder.first(start, cache, routing)
         at_sot = int((start[0] == self._sot).nonzero()[-1])
         silence = model.logits(hidden[:, at_sot]).float().softmax(1)[:, self._no_speech]
         self._known += zip(numbers, silence.tolist(), strict=True)
@@ -141,13 +143,15 @@ class RunningBatch:
         if len(tokens) and self._lanes:
             said = self._said if rows is None else self._said.index_select(0, rows)
             self._said = torch.cat([said, tokens.unsqueeze(1)], 1)[:, -self._limit :]
-            following, cache = self._lanes.advance(rows, tokens), self._lanes.cache
+            following, sources = self._lanes.advance(rows, tokens)
+            cache = self._lanes.cache
             if cache.length == cache.capacity:
                 cache.forget_gaps()
-            hidden = self._model.decode(following, cache, self._lanes.routing)
-            self._hidden = self._lanes.live(hidden[:, -1])
+            hidden = self._decoder.next(following, cache, self._lanes.routing, sources)
+            self._hidden = self._lanes.live(hidden)
         else:
             self._lanes = None
+            self._decoder.forget()
         done = self._search.take()
         return [Found(self._known[row][0], one, self._known[row][1]) for row, one in done]
 

@@ -54,7 +54,7 @@ class LoRALinear(Adapted, Linear):
             return linear(x, self.weight, self.bias)
         if torch.is_grad_enabled():
             return self._learn(x, routing)
-        few = x.is_cuda and x.shape[1] * (len(routing.slots) - 1) <= MOST_IDLE
+        few = x.device.type != "cpu" and x.shape[1] * (len(routing.slots) - 1) <= MOST_IDLE
         if few and self.takes_part(routing) and not self._gated(routing):
             return linear(x, self.weight, self.bias) + self._through_all(x, routing, self._stack(routing))
         key = (self, x.shape[1], working_precision(x))

@@ -72,6 +72,8 @@ class KVCache:
         starts: where the tokens of each row of audio begin, int64 (B,); None where all begin at 0.
         attention: if a list, each block appends how much its newest tokens look at each encoder position,
             (B, H, L, S); only for audio in one group.
+        buffers: keys and values of the tokens in each block, (B·W, capacity, H, D/H), of which `length`
+            columns are filled; another list as soon as they lie elsewhere.
     """
 
     def __init__(self, heard: Sequence[Heard], capacity: int = 0) -> None:
@@ -82,7 +84,7 @@ class KVCache:
         self.length = 0
         self.starts: Tensor | None = None
         self.attention: list[Tensor] | None = None
-        self._tokens: list[tuple[Tensor, Tensor]] = []
+        self.buffers: list[tuple[Tensor, Tensor]] = []
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of all tokens so far, (B·W, H, L, D/H), after adding those of the newest tokens.
@@ -91,10 +93,10 @@ class KVCache:
         """
         if not self.capacity:
             return key, value
-        if layer == len(self._tokens):
+        if layer == len(self.buffers):
             shape = (key.shape[0], self.capacity, key.shape[1], key.shape[3])
-            self._tokens.append((key.new_empty(shape), value.new_empty(shape)))
-        keys, values = self._tokens[layer]
+            self.buffers.append((key.new_empty(shape), value.new_empty(shape)))
+        keys, values = self.buffers[layer]
         end = self.length + key.shape[2]
         keys[:, self.length : end] = key.transpose(1, 2)
         values[:, self.length : end] = value.transpose(1, 2)
@@ -112,7 +114,7 @@ class KVCache:
 
     def reorder(self, rows: Tensor) -> None:
         """Give each row of tokens the past of another one of the same audio, int64 (B·W,)."""
-        self._tokens = [(self._kept(k, rows), self._kept(v, rows)) for k, v in self._tokens]
+        self.buffers = [(self._kept(k, rows), self._kept(v, rows)) for k, v in self.buffers]
 
     def _kept(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """These rows of a buffer (B·W, capacity, H, D/H); only what is filled is copied, and once."""
@@ -164,9 +166,9 @@ class KVCache:
             both[there * self.width, behind : self.length] = theirs[:, : other.length]
             return both
 
-        self._tokens = [
+        self.buffers = [
             (joined(keys, new_keys), joined(values, new_values))
-            for (keys, values), (new_keys, new_values) in zip(self._tokens, other._tokens, strict=True)
+            for (keys, values), (new_keys, new_values) in zip(self.buffers, other.buffers, strict=True)
         ]
 
     def forget_gaps(self) -> None:
@@ -174,7 +176,7 @@ class KVCache:
         if self.starts is None:
             return
         gap = int(self.starts.min())
-        for pair in self._tokens:
+        for pair in self.buffers:
             for buffer in pair:
                 buffer[:, : self.length - gap] = buffer[:, gap : self.length].clone()
         self.length -= gap

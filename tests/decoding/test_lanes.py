@@ -21,8 +21,11 @@ def lanes(n_audio: int, n_groups: int = 1) -> Lanes:
     return Lanes(KVCache(heard, capacity=10), routing, torch.device("cpu"))
 
 
-def step(one: Lanes, tokens: Tensor) -> None:
+def step(one: Lanes, going: tuple[Tensor, Tensor | None]) -> None:
     """What the decoder does to the cache: the keys are the tokens."""
+    tokens, sources = going
+    if sources is not None:
+        one.cache.reorder(sources)
     key = tokens.float().view(-1, 1, 1, 1)
     one.cache.extend(0, key, key)
     one.cache.length += 1
@@ -31,7 +34,7 @@ def step(one: Lanes, tokens: Tensor) -> None:
 def past(one: Lanes) -> list[list[int]]:
     """The audio of each living hypothesis, and its tokens."""
     cache = one.cache
-    keys, _ = cache._tokens[0]
+    keys, _ = cache.buffers[0]
     audio = torch.empty(cache.n_audio)
     for part in cache.heard:
         audio[slice(None) if part.rows is None else part.rows] = part.keys_values[0][0].flatten()
@@ -43,9 +46,9 @@ def past(one: Lanes) -> list[list[int]]:
 def test_greedy_rows_leave_without_a_copy_until_a_quarter_is_done() -> None:
     one = lanes(8)
     step(one, one.advance(None, torch.arange(10, 18)))
-    before = one.cache._tokens[0][0].data_ptr()
+    before = one.cache.buffers[0][0].data_ptr()
     step(one, one.advance(torch.tensor([0, 1, 2, 3, 4, 5, 7]), torch.arange(20, 27)))
-    assert one.cache.n_audio == 8 and one.cache._tokens[0][0].data_ptr() == before
+    assert one.cache.n_audio == 8 and one.cache.buffers[0][0].data_ptr() == before
     assert past(one)[5:] == [[5, 15, 25], [7, 17, 26]]
     step(one, one.advance(torch.tensor([0, 2, 4, 6]), torch.arange(30, 34)))
     assert one.cache.n_audio == 4
