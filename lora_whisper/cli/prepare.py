@@ -175,7 +175,7 @@ def prepare() -> None:
     "--domain", type=click.Choice(["general", "field"]), default="general", help="Texts, voices and noise."
 )
 @click.option(
-    "--perturb", is_flag=True, help="Random noise, echo, channel, loudness and speed, not the domain's."
+    "--perturb", is_flag=True, help="Random voice, noise, echo, channel, loudness, speed, not the domain's."
 )
 @click.option("--seed", type=int, default=0, help="Another seed, other utterances.")
 @click.option(

@@ -1,4 +1,4 @@
-"""What happens to speech between mouth and file: speed, echo, noise, channel, gain."""
+"""What happens to speech between throat and file: vocal tract, speed, echo, noise, channel, gain."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,9 @@ from lora_whisper.audio import SAMPLE_RATE
 Samples = npt.NDArray[np.float32]
 
 _EDGE_HZ = 100.0
-_MIN_SPEED_CHANGE = 0.005
+_MIN_CHANGE = 0.005
+_FRAME, _HOP = 512, 128
+_LIFTER = 32  # quefrencies of the spectral envelope: 2 ms, less than the period of any voice
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Condition:
             noise, 1 pink, 2 brown.
         reverberation_s: shortest and longest time in which the echo fades by 60 dB.
         speed: slowest and fastest playback; pitch and formants move along.
+        formants: how far formants move, as factors, while pitch and speed stay: longer and shorter vocal tracts.
         chance: probability of each of these effects, except the gain.
     """
 
@@ -35,6 +38,7 @@ class Condition:
     noise_slopes: tuple[float, float] = (0.0, 0.0)
     reverberation_s: tuple[float, float] | None = None
     speed: tuple[float, float] | None = None
+    formants: tuple[float, float] | None = None
     chance: float = 1.0
 
     def draw(self, rng: np.random.Generator) -> "Effects":
@@ -52,6 +56,7 @@ class Condition:
             reverberation_s=chosen(self.reverberation_s),
             speed=chosen(self.speed) or 1.0,
             seed=int(rng.integers(1 << 32)),
+            formants=chosen(self.formants) or 1.0,
         )
 
     def apply(self, audio: Samples, rng: np.random.Generator) -> Samples:
@@ -74,12 +79,15 @@ class Effects:
     reverberation_s: float | None = None
     speed: float = 1.0
     seed: int = 0
+    formants: float = 1.0
 
     def apply(self, audio: Samples) -> Samples:
         """The audio (n_samples,) as it arrives, float32 in [-1, 1], shorter by the factor `speed`."""
         rng = np.random.default_rng(self.seed)
         sound = audio.astype(np.float64)
-        if abs(self.speed - 1) > _MIN_SPEED_CHANGE:
+        if abs(self.formants - 1) > _MIN_CHANGE:
+            sound = _from_another_tract(sound, self.formants)
+        if abs(self.speed - 1) > _MIN_CHANGE:
             sound = soxr.resample(sound, SAMPLE_RATE, SAMPLE_RATE / self.speed)
         if self.reverberation_s:
             sound = _reverberant(sound, self.reverberation_s, rng)
@@ -99,6 +107,7 @@ ROBUST = Condition(
     noise_slopes=(0.0, 2.0),
     reverberation_s=(0.08, 0.5),
     speed=(0.9, 1.1),
+    formants=(0.85, 1.18),
     chance=0.4,
 )
 """Conditions to train for robustness in: each effect in two recordings of five."""
@@ -112,6 +121,30 @@ def coloured_noise(n_samples: int, slope: float, rng: np.random.Generator) -> np
     spectrum *= np.maximum(frequencies, 50.0) ** (-slope / 2)  # flat below 50 Hz, or all power were there
     noise = np.fft.irfft(spectrum, padded)[:n_samples]
     return noise / max(float(np.sqrt(np.mean(noise**2))), 1e-12)
+
+
+def _from_another_tract(sound: npt.NDArray[np.float64], factor: float) -> npt.NDArray[np.float64]:
+    """The sound with its spectral envelope stretched by the factor; the harmonics stay where they are."""
+    n_frames = len(sound) // _HOP + _FRAME // _HOP
+    padded = np.zeros((n_frames - 1) * _HOP + _FRAME)
+    begin = _FRAME - _HOP
+    padded[begin : begin + len(sound)] = sound
+    window = np.hanning(_FRAME + 1)[:-1]
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _FRAME)[::_HOP] * window
+    spectra = np.fft.rfft(frames)
+    cepstra = np.fft.irfft(np.log(np.abs(spectra) + 1e-6))
+    cepstra[:, _LIFTER:-_LIFTER] = 0
+    envelopes = np.fft.rfft(cepstra).real
+    sources = np.minimum(np.arange(envelopes.shape[1]) / factor, envelopes.shape[1] - 1)
+    below = np.minimum(sources.astype(int), envelopes.shape[1] - 2)
+    share = sources - below
+    moved = envelopes[:, below] * (1 - share) + envelopes[:, below + 1] * share
+    changed = np.fft.irfft(spectra * np.exp(moved - envelopes)) * window
+    result = np.zeros_like(padded)
+    for part in range(0, _FRAME, _HOP):  # every so many frames lie one behind the other
+        rows = changed[part // _HOP :: _FRAME // _HOP]
+        result[part : part + rows.size] += rows.ravel()
+    return result[begin : begin + len(sound)] * (_HOP / np.sum(window**2))
 
 
 def _reverberant(

@@ -99,7 +99,7 @@ def prepare_synthetic(
         out: folder to write to.
         domain: "general" or "field".
         progress: called with the number of utterances done and of all.
-        perturbed: with random noise, echo, channel, loudness and speed.
+        perturbed: with random formants, noise, echo, channel, loudness and speed.
 
     Raises:
         UsageError: no such split or domain, or nothing to make.

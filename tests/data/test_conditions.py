@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lora_whisper.audio import SAMPLE_RATE
-from lora_whisper.data.conditions import ROBUST, Condition, Effects, coloured_noise
+from lora_whisper.data.conditions import ROBUST, Condition, Effects, _from_another_tract, coloured_noise
 
 
 def tone(hertz: float = 1000.0, duration_s: float = 1.0) -> np.ndarray:
@@ -51,5 +51,30 @@ def test_the_chance_says_how_often_an_effect_occurs():
 
 
 def test_silence_stays_finite():
-    heard = Effects(snr_db=5.0, reverberation_s=0.2, band_hz=(300, 3400)).apply(np.zeros(1000, np.float32))
+    heard = Effects(0.0, (300, 3400), 5.0, 0.0, 0.2, 1.1, formants=1.1).apply(np.zeros(1000, np.float32))
     assert not heard.any()
+
+
+def vowel(pitch_hz: float = 125.0, formant_hz: float = 1000.0) -> np.ndarray:
+    """Harmonics of a pitch, loudest at a formant."""
+    time_s = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    harmonics = np.arange(pitch_hz, 8000, pitch_hz)
+    loudness = np.exp(-(((harmonics - formant_hz) / 450) ** 2))
+    waves = np.sin(2 * np.pi * harmonics[:, None] * time_s) * loudness[:, None]
+    return (waves.sum(0) / 10).astype(np.float32)
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.0, 1.25])
+def test_formants_move_while_pitch_and_length_stay(factor):
+    heard = Effects(formants=factor).apply(vowel())
+    assert len(heard) == SAMPLE_RATE
+    power = np.abs(np.fft.rfft(heard)) ** 2  # one bin a hertz
+    assert power.argmax() == pytest.approx(1000 * factor, abs=126)
+    near = sum(power[max(0, h - 2) : h + 3].sum() for h in range(125, 8000, 125))
+    assert near > 0.99 * power.sum()
+
+
+@pytest.mark.parametrize("n_samples", [0, 1, 127, 128, 513, 5000])
+def test_a_tract_like_ones_own_changes_nothing(n_samples):
+    sound = np.random.default_rng(0).standard_normal(n_samples)
+    assert np.allclose(_from_another_tract(sound, 1.0), sound, atol=1e-9)
