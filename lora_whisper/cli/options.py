@@ -270,7 +270,7 @@ training_options = gathered(
         help="Stop after so many epochs without progress.  [default: never]",
     ),
     click.option(
-        "--perturb", is_flag=True, help="Train in another voice, noise, echo, channel, loudness and speed each epoch."
+        "--perturb", is_flag=True, help="Each epoch in another voice, noise, echo, channel, loudness, speed."
     ),
     click.option("--spec-augment", is_flag=True, help="Hide bands and stretches of each spectrogram."),
     click.option("--recompute", is_flag=True, help="Gradient checkpointing: less memory, more time."),

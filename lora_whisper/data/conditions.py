@@ -14,6 +14,7 @@ _EDGE_HZ = 100.0
 _MIN_CHANGE = 0.005
 _FRAME, _HOP = 512, 128
 _LIFTER = 32  # quefrencies of the spectral envelope: 2 ms, less than the period of any voice
+_LIFTS = 4
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Condition:
             noise, 1 pink, 2 brown.
         reverberation_s: shortest and longest time in which the echo fades by 60 dB.
         speed: slowest and fastest playback; pitch and formants move along.
-        formants: how far formants move, as factors, while pitch and speed stay: longer and shorter vocal tracts.
+        formants: how far formants move, as factors, while pitch and speed stay: other vocal tracts.
         chance: probability of each of these effects, except the gain.
     """
 
@@ -132,9 +133,7 @@ def _from_another_tract(sound: npt.NDArray[np.float64], factor: float) -> npt.ND
     window = np.hanning(_FRAME + 1)[:-1]
     frames = np.lib.stride_tricks.sliding_window_view(padded, _FRAME)[::_HOP] * window
     spectra = np.fft.rfft(frames)
-    cepstra = np.fft.irfft(np.log(np.abs(spectra) + 1e-6))
-    cepstra[:, _LIFTER:-_LIFTER] = 0
-    envelopes = np.fft.rfft(cepstra).real
+    envelopes = _envelopes(np.abs(spectra))
     sources = np.minimum(np.arange(envelopes.shape[1]) / factor, envelopes.shape[1] - 1)
     below = np.minimum(sources.astype(int), envelopes.shape[1] - 2)
     share = sources - below
@@ -145,6 +144,21 @@ def _from_another_tract(sound: npt.NDArray[np.float64], factor: float) -> npt.ND
         rows = changed[part // _HOP :: _FRAME // _HOP]
         result[part : part + rows.size] += rows.ravel()
     return result[begin : begin + len(sound)] * (_HOP / np.sum(window**2))
+
+
+def _envelopes(magnitudes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Logarithms of the spectral envelopes of magnitudes (n_frames, n_bins), which touch their peaks.
+
+    A smoothed spectrum would follow the valleys between harmonics; so what lies below it is lifted onto it
+    and it is smoothed again (the "true envelope", Röbel and Rodet 2005).
+    """
+    heard = np.log(np.maximum(magnitudes, 1e-3 * magnitudes.max(1, keepdims=True) + 1e-12))
+    envelopes = heard
+    for _ in range(_LIFTS):
+        cepstra = np.fft.irfft(np.maximum(heard, envelopes))
+        cepstra[:, _LIFTER:-_LIFTER] = 0
+        envelopes = np.fft.rfft(cepstra).real
+    return envelopes
 
 
 def _reverberant(
