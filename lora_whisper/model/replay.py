@@ -6,6 +6,7 @@ that may differ is what stands in memory. So the number of tokens so far is a nu
 at a block of columns of which some are still empty, and hypotheses move inside the cache.
 """
 
+import threading
 import warnings
 from collections.abc import Callable
 
@@ -24,6 +25,8 @@ Work = Callable[[], Tensor]
 Recorder = Callable[[Work], Work]
 """Makes the same work without its Python; the work has not been done by then."""
 
+_recording = threading.Lock()  # a process can record one graph at a time
+
 
 class Decoder:
     """Computes the newest tokens of a batch: one step after the other, or replayed where it pays.
@@ -40,7 +43,7 @@ class Decoder:
     @classmethod
     def fastest(cls, model: Whisper) -> "Decoder":
         """The one for the model's device."""
-        return cls(model, CUDARecorder() if model.device.type == "cuda" else None)
+        return cls(model, CUDARecorder(model.device) if model.device.type == "cuda" else None)
 
     def first(self, tokens: Tensor, cache: KVCache, routing: Routing | None) -> Tensor:
         """Hidden states (B, L, D) of the tokens, int64 (B, L), that rows begin with."""
@@ -151,18 +154,22 @@ class _Step:
 
 
 class CUDARecorder:
-    """Records work as CUDA graphs, which share their memory: only the last one may be replayed."""
+    """Records work as CUDA graphs, which share their memory: only the last one may be replayed.
 
-    def __init__(self) -> None:
+    Args:
+        device: where the work is done.
+    """
+
+    def __init__(self, device: torch.device) -> None:
         self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream()
+        self._stream = torch.cuda.Stream(device)
 
     def __call__(self, work: Work) -> Work:
         """The work as a graph; the work itself, with a warning, if something in it cannot be recorded."""
-        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(here)
         try:
-            with torch.cuda.stream(self._stream):
+            with _recording, torch.cuda.stream(self._stream):
                 # not `torch.cuda.graph`: it empties the allocator's cache each time
                 graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
                 try:

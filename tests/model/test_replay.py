@@ -1,5 +1,6 @@
 """A recorded step is the step, and nothing in it needs Python; a tape stands for the graphs of a GPU."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from toy_whisper import toy_backbone, toy_bank
 from lora_whisper.decoding.search import GREEDY, Decoded, DecodingOptions, decode
 from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.lora.updates import Adapted
-from lora_whisper.model.replay import Decoder, Work
+from lora_whisper.model.replay import CUDARecorder, Decoder, Work
 from lora_whisper.model.routing import Routing
 
 NEEDS_PYTHON = {
@@ -153,3 +154,50 @@ def test_a_step_on_another_device_needs_no_python(
             hidden = decoder.next(torch.zeros(n_rows, 1, dtype=torch.int64, device="meta"), cache, routing)
     assert hidden.shape == (n_rows, 32) and cache.length == 7
     assert tape.n_recorded == 1 and tape.n_replayed == 2
+
+
+class PretendCUDA:
+    """What `CUDARecorder` uses of torch.cuda; a graph notes what happens to it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.told: list[str] = []
+        monkeypatch.setattr("torch.cuda.graph_pool_handle", lambda: "pool")
+        monkeypatch.setattr("torch.cuda.Stream", lambda device: self)
+        monkeypatch.setattr("torch.cuda.current_stream", lambda device: self)
+        monkeypatch.setattr("torch.cuda.stream", lambda stream: nullcontext())
+        monkeypatch.setattr("torch.cuda.CUDAGraph", lambda: self)
+        self.device = torch.device("cuda", 1)
+
+    def wait_stream(self, other: "PretendCUDA") -> None:
+        self.told.append("wait")
+
+    def capture_begin(self, pool: str, capture_error_mode: str) -> None:
+        self.told.append(f"begin in {pool}")
+
+    def capture_end(self) -> None:
+        self.told.append("end")
+
+    def replay(self) -> None:
+        self.told.append("replay")
+
+
+def test_a_graph_is_recorded_once_and_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, works = PretendCUDA(monkeypatch), []
+    replay = CUDARecorder(torch.device("cuda", 1))(lambda: works.append("work") or torch.ones(1))
+    assert replay() is replay() and works == ["work"]
+    assert cuda.told == ["wait", "begin in pool", "end", "wait", "replay", "replay"]
+
+
+def test_what_cannot_be_recorded_is_run_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, calls = PretendCUDA(monkeypatch), []
+
+    def work() -> Tensor:
+        calls.append("work")
+        if len(calls) == 1:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return torch.ones(1)
+
+    with pytest.warns(UserWarning, match="without CUDA graphs, more slowly: operation not permitted"):
+        replay = CUDARecorder(torch.device("cuda", 1))(work)
+    assert "end" in cuda.told and replay() == torch.ones(1) and replay() == torch.ones(1)
+    assert "replay" not in cuda.told and len(calls) == 3
