@@ -61,6 +61,14 @@ class Corpus:
             )
         return part
 
+    def beside(self, others: Sequence[Utterance]) -> "Corpus":
+        """The same with others to learn from, too, but for those whose texts only `dev` has."""
+        learned = {(one.language, one.text) for one in self.train}
+        kept_back = {(one.language, one.text) for one in self.dev} - learned
+        return Corpus(
+            [*self.train, *(one for one in others if (one.language, one.text) not in kept_back)], self.dev
+        )
+
 
 def hold_out(utterances: Sequence[Utterance], share: float = 0.05) -> Corpus:
     """The utterances split in two: every n-th of each language is for development; the same at each call."""

@@ -25,6 +25,15 @@ def test_hold_out_takes_every_nth_of_each_language(corpus: Corpus) -> None:
     assert corpus.languages == ["pl", "it"]
 
 
+def test_others_are_learned_from_but_not_what_only_the_held_out_say() -> None:
+    def said(*texts: str) -> list[Utterance]:
+        return [Utterance(Path(f"{text}.wav"), text, "pl") for text in texts]
+
+    corpus = Corpus(said("a", "b"), said("b", "c")).beside(said("a", "b", "c", "d"))
+    assert [one.text for one in corpus.train] == ["a", "b", "a", "b", "d"]
+    assert [one.text for one in corpus.dev] == ["b", "c"]
+
+
 def test_a_corpus_of_one_language(corpus: Corpus) -> None:
     assert {u.language for u in corpus.of("it").train} == {"it"}
     with pytest.raises(UnknownLanguage, match="no training utterances in cy; there are some in pl, it"):

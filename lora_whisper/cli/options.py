@@ -130,6 +130,7 @@ class DataOptions:
 
     manifest: Path
     languages: tuple[str, ...]
+    also: Path | None
     dev: Path | None
 
     def corpus(self) -> "Corpus":
@@ -142,9 +143,10 @@ class DataOptions:
         from lora_whisper.jobs import Corpus, hold_out
 
         utterances = read_manifest(self.manifest, languages=self.languages)
-        if self.dev is None:
-            return hold_out(utterances)
-        return Corpus(utterances, read_manifest(self.dev, languages=self.languages))
+        corpus = hold_out(utterances)
+        if self.dev is not None:
+            corpus = Corpus(utterances, read_manifest(self.dev, languages=self.languages))
+        return corpus.beside(read_manifest(self.also, languages=self.languages)) if self.also else corpus
 
 
 @dataclass(frozen=True)
@@ -315,6 +317,12 @@ data_options = gathered(
     DataOptions,
     click.argument("manifest", type=FILE),
     language_option("Language tag; repeatable.  [default: all in the manifest]"),
+    click.option(
+        "--also",
+        type=FILE,
+        metavar="MANIFEST",
+        help="Train on these, too, such as synthetic speech beside few recordings; none is held out.",
+    ),
     click.option(
         "--dev",
         type=FILE,

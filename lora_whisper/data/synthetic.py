@@ -111,7 +111,7 @@ def prepare_synthetic(
     speech = SyntheticSpeech(languages, split, seed, domain, perturbed)
     out = prepare_folder(Path(out))
     manifest = out / f"{split}.jsonl"
-    _remove(manifest)  # an older manifest must not describe newer audio
+    remove(manifest)  # an older manifest must not describe newer audio
     rows: list[Utterance] = []
     for language in speech.languages:
         folder = prepare_folder(out / "audio" / split / language)
@@ -140,18 +140,31 @@ def _text_sources(languages: Sequence[str], split: str, kinds: Mapping[str, floa
 
 def _write_utterance(speech: SyntheticSpeech, language: str, index: int, path: Path) -> Utterance:
     audio, text, speaker = speech.utterance(language, index)
+    name = f"{speech.domain}-{speech.split}-{language}-{index:06d}"
+    return Utterance(path, text, language, duration_s=write_flac(path, audio), speaker=speaker, id=name)
+
+
+def write_flac(path: Path, audio: npt.NDArray[np.float32]) -> float:
+    """Write samples (n_samples,) at 16 kHz, and say how many seconds they are.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     data = io.BytesIO()
     soundfile.write(data, audio, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     try:
         path.write_bytes(data.getvalue())
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
-    duration_s = round(len(audio) / SAMPLE_RATE, 4)
-    name = f"{speech.domain}-{speech.split}-{language}-{index:06d}"
-    return Utterance(path, text, language, duration_s=duration_s, speaker=speaker, id=name)
+    return round(len(audio) / SAMPLE_RATE, 4)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file that may not be there.
+
+    Raises:
+        OutputError: it cannot be removed.
+    """
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

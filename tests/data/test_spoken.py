@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lora_whisper.data.manifest import Utterance, read_manifest
+from lora_whisper.data.spoken import prepare_spoken
+from lora_whisper.errors import OutputError, UnknownLanguage, UsageError
+
+SAID = [
+    Utterance(Path("a.wav"), "siedem", "pl", speaker="ala"),
+    Utterance(Path("b.wav"), "siedem", "pl", speaker="ola"),
+    Utterance(Path("c.wav"), "dwa koty", "pl"),
+    Utterance(Path("d.wav"), "七", "zh"),
+    Utterance(Path("e.wav"), "", "pl"),
+]
+
+
+def test_each_text_is_spoken_in_as_many_voices(tmp_path):
+    told = []
+    manifest = prepare_spoken(SAID, 3, 0, tmp_path, lambda *counts: told.append(counts))
+    rows = read_manifest(manifest)
+    assert [row.text for row in rows] == ["siedem"] * 3 + ["dwa koty"] * 3 + ["七"] * 3
+    assert told[-1] == (9, 9) and len({row.speaker for row in rows}) == 9
+    clips = [row.load() for row in rows]
+    assert all(np.abs(clip).max() > 0.01 for clip in clips)
+    assert len({clip.tobytes() for clip in clips}) == 9
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path):
+    made = {}
+    for name, seed in (("one", 4), ("again", 4), ("other", 5)):
+        manifest = prepare_spoken(SAID[:1], 1, seed, tmp_path / name)
+        (audio,) = (tmp_path / name / "audio").iterdir()
+        made[name] = manifest.read_bytes(), audio.read_bytes()
+    assert made["one"] == made["again"] and made["one"] != made["other"]
+
+
+def test_what_cannot_be_spoken_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="0 copies of 1 texts"):
+        prepare_spoken(SAID[:1], 0, 0, tmp_path)
+    with pytest.raises(UsageError, match="5 copies of 0 texts"):
+        prepare_spoken(SAID[4:], 5, 0, tmp_path)
+    with pytest.raises(UnknownLanguage):
+        prepare_spoken([Utterance(Path("a.wav"), "x", "xx")], 1, 0, tmp_path)
+    assert not (tmp_path / "spoken.jsonl").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        prepare_spoken(SAID[:1], 1, 0, tmp_path / "file")
