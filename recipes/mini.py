@@ -9,6 +9,7 @@ recipes/alignment_heads.py with --write.
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -31,6 +32,17 @@ THINLY_COVERED = ("sv", "fi", "da", "el", "cy", "ja", "zh", "tr")
 LANGUAGES = WELL_COVERED + THINLY_COVERED
 
 RECIPE = Pretraining(LANGUAGES, language_weight=3.0)
+LEARNING = TrainConfig(
+    epochs=2,
+    learning_rate=1.6e-3,
+    warmup=0.03,
+    weight_decay=0.01,
+    batch_s=120.0,
+    save_every=500,
+    spec_augment=True,
+    optimizer="muon",
+)
+"""How most stages are learned."""
 STAGES = (
     Stage(  # clean speech, all languages alike: attention finds the audio
         Curriculum(dict.fromkeys(LANGUAGES, 5000)),
@@ -51,16 +63,7 @@ STAGES = (
             silent=0.015,
             word_languages=WELL_COVERED,
         ),
-        TrainConfig(
-            epochs=2,
-            learning_rate=2e-3,
-            warmup=0.03,
-            weight_decay=0.01,
-            batch_s=120.0,
-            save_every=500,
-            spec_augment=True,
-            optimizer="muon",
-        ),
+        replace(LEARNING, learning_rate=2e-3),
     ),
     Stage(  # more of it, most where spelling is hardest, spoken faster and by more people
         Curriculum(
@@ -77,16 +80,7 @@ STAGES = (
             speeds_wpm=(130, 250),
             word_languages=WELL_COVERED,
         ),
-        TrainConfig(
-            epochs=2,
-            learning_rate=1.6e-3,
-            warmup=0.03,
-            weight_decay=0.01,
-            batch_s=120.0,
-            save_every=500,
-            spec_augment=True,
-            optimizer="muon",
-        ),
+        LEARNING,
     ),
     Stage(  # rarer words, and words written like names: spelling is what is still hard
         Curriculum(
@@ -114,16 +108,7 @@ STAGES = (
             speeds_wpm=(130, 260),
             word_languages=WELL_COVERED,
         ),
-        TrainConfig(
-            epochs=2,
-            learning_rate=1.6e-3,
-            warmup=0.03,
-            weight_decay=0.01,
-            batch_s=120.0,
-            save_every=500,
-            spec_augment=True,
-            optimizer="muon",
-        ),
+        LEARNING,
     ),
     Stage(  # nothing twice: what is learned must hold for other words and other voices
         Curriculum(
@@ -151,16 +136,7 @@ STAGES = (
             speeds_wpm=(130, 260),
             word_languages=WELL_COVERED,
         ),
-        TrainConfig(
-            epochs=1,
-            learning_rate=1.6e-3,
-            warmup=0.03,
-            weight_decay=0.01,
-            batch_s=120.0,
-            save_every=500,
-            spec_augment=True,
-            optimizer="muon",
-        ),
+        replace(LEARNING, epochs=1),
     ),
 )
 TEST_UTTERANCES, TEST_SEED = 100, 12345
