@@ -1,9 +1,9 @@
 """Adapt `mini` to people: `python recipes/human_speech.py SPEECH/manifest.jsonl` (minutes on two cores).
 
 Four adapters, each scored on what it has not been trained on: English digits of other speakers, German
-sentences, Chinese and Swedish words of the same speaker. They train in random noise, echo, channel, loudness
-and speed, with parts of the spectrograms hidden. Writes runs/human/human_speech.json and prints the table of
-docs/results.md.
+sentences, Chinese and Swedish words of the same speaker. They train in random voices, noise, echo, channels,
+loudness and speed, with parts of the spectrograms hidden, some beside the same texts in synthetic voices.
+Writes runs/human/human_speech.json and prints the table of docs/results.md.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_whisper.data.manifest import Utterance, read_manifest
+from lora_whisper.data.spoken import prepare_spoken
 from lora_whisper.decoding.transcribe import LoraWhisper
 from lora_whisper.evaluation.evaluate import evaluate
 from lora_whisper.evaluation.metrics import Rate
@@ -40,6 +41,7 @@ class Experiment:
         part: "train", "dev" or "test" for the n-th utterance.
         epochs: of training.
         batch_s: seconds of a batch; small for little speech, which needs steps.
+        copies: in how many synthetic voices each training text is spoken, too.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Experiment:
     part: Callable[[int, Utterance], str]
     epochs: int
     batch_s: float = 60.0
+    copies: int = 0
 
 
 def by_speaker(_: int, utterance: Utterance) -> str:
@@ -98,10 +101,11 @@ def run(
         spec_augment=True,
     )
     adapter = bank.add(experiment.language, shape)
-    monitor = Monitors(ConsoleMonitor(), LogMonitor(folder))
-    states = train_adapters(
-        bank, [adapter], Corpus(parts["train"], parts["dev"]), config, folder, monitor=monitor
-    )
+    monitor, corpus = Monitors(ConsoleMonitor(), LogMonitor(folder)), Corpus(parts["train"], parts["dev"])
+    if experiment.copies:
+        spoken = prepare_spoken(parts["train"], experiment.copies, seed=0, out=folder / "spoken")
+        corpus = corpus.beside(read_manifest(spoken))
+    states = train_adapters(bank, [adapter], corpus, config, folder, monitor=monitor)
     after = evaluate(LoraWhisper(bank.backbone, bank), parts["test"])
     for name, result in (("before", before), ("after", after)):
         result.save(folder / f"{name}.json")

@@ -140,18 +140,19 @@ STAGES = (
     ),
 )
 TEST_UTTERANCES, TEST_SEED = 100, 12345
+TESTS: dict[str, dict[str, Any]] = {
+    "known words": {"words": "known"},
+    "new words": {},
+    "new words, perturbed": {"perturbed": True},
+}
+"""All of unseen voices and texts, as arguments of `prepare_synthetic`."""
 SMOOTHED_STEPS = 200
 
 
-def scores(backbone: Path, folder: Path, seed: int, perturbed: bool) -> dict[str, Any]:
+def scores(backbone: Path, folder: Path, seed: int, name: str) -> dict[str, Any]:
     """CER and WER of each language, and how often the language itself is recognised, on fresh test speech."""
     manifest = prepare_synthetic(
-        LANGUAGES,
-        "test",
-        TEST_UTTERANCES,
-        seed,
-        folder / f"seed-{seed}{'-perturbed' * perturbed}",
-        perturbed=perturbed,
+        LANGUAGES, "test", TEST_UTTERANCES, seed, folder / f"seed-{seed}-{name}", **TESTS[name]
     )
     asr, utterances = LoraWhisper(backbone), read_manifest(manifest)
     told = evaluate(asr, utterances).summary()
@@ -187,16 +188,13 @@ def main() -> None:
     stage = folder / f"stage-{len(STAGES)}"
     if (stage / "log.jsonl").exists():
         write_text(folder / "curve.svg", curve(stage / "log.jsonl"))
-    found = {
-        name: scores(stage / "backbone", folder / "speech", options.test_seed, perturbed)
-        for name, perturbed in (("clean", False), ("perturbed", True))
-    }
+    found = {name: scores(stage / "backbone", folder / "speech", options.test_seed, name) for name in TESTS}
     write_json(folder / f"scores-{options.test_seed}.json", found)
-    print("| language | CER | WER | CER, perturbed |\n|---|---|---|---|")
+    columns = [f"{rate}, {name}" for name in TESTS for rate in ("CER", "WER")]
+    print(f"| language | {' | '.join(columns)} |\n{'|---' * (1 + len(columns))}|")
     for tag in LANGUAGES:
-        clean, noisy = (found[name]["languages"][tag] for name in ("clean", "perturbed"))
-        cells = (percent(Rate(**rate)) for rate in (clean["cer"], clean["wer"], noisy["cer"]))
-        print(f"| {tag} | {' | '.join(cells)} |")
+        rates = [one["languages"][tag][rate] for one in found.values() for rate in ("cer", "wer")]
+        print(f"| {tag} | {' | '.join(percent(Rate(**rate)) for rate in rates)} |")
     for name, one in found.items():
         print(f"language recognised, {name}: {100 * one['language_id']['accuracy']:.1f} %")
 

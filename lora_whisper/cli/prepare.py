@@ -1,7 +1,7 @@
 """`prepare`: speech and text become a manifest."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,18 @@ class CorpusOptions:
     def wanted(self) -> tuple[str, ...]:
         """The languages, each once; several may stand in one option."""
         return tuple(dict.fromkeys(name for text in self.languages for name in text.split(",") if name))
+
+
+@dataclass(frozen=True)
+class SpeechOptions:
+    """Which synthetic speech, as arguments of `prepare_synthetic`."""
+
+    split: str
+    utterances: int
+    domain: str
+    perturbed: bool
+    words: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -152,6 +164,38 @@ table_options = gathered(
 )
 
 
+speech_options = gathered(
+    "speech",
+    SpeechOptions,
+    click.option(
+        "--split",
+        type=click.Choice(["train", "dev", "test"]),
+        default="train",
+        help="Share neither text nor voice.",
+    ),
+    click.option("--utterances", type=int, default=200, help="How many of each language."),
+    click.option(
+        "--domain",
+        type=click.Choice(["general", "field"]),
+        default="general",
+        help="Texts, voices and noise.",
+    ),
+    click.option(
+        "--perturb",
+        "perturbed",
+        is_flag=True,
+        help="Random voice, noise, echo, channel, loudness, speed, not the domain's.",
+    ),
+    click.option(
+        "--words",
+        type=click.Choice(["new", "known"]),
+        default="new",
+        help="Names, numbers and dates that no other split has, or those of train in new combinations.",
+    ),
+    click.option("--seed", type=int, default=0, help="Another seed, other utterances."),
+)
+
+
 @click.group()
 def prepare() -> None:
     """Make a manifest: audio, text, language per line.
@@ -164,43 +208,24 @@ def prepare() -> None:
 @prepare.command()
 @language_option("Language tag; several as pl,it or by repetition.", required=True)
 @click.argument("more", type=Tags(), nargs=-1, callback=flat, metavar="")
-@click.option(
-    "--split",
-    type=click.Choice(["train", "dev", "test"]),
-    default="train",
-    help="Share neither text nor voice.",
-)
-@click.option("--utterances", type=int, default=200, help="How many of each language.")
-@click.option(
-    "--domain", type=click.Choice(["general", "field"]), default="general", help="Texts, voices and noise."
-)
-@click.option(
-    "--perturb", is_flag=True, help="Random voice, noise, echo, channel, loudness, speed, not the domain's."
-)
-@click.option("--seed", type=int, default=0, help="Another seed, other utterances.")
+@speech_options
 @click.option(
     "--out", type=FILE, default=Path("runs/synthetic"), metavar="DIR", help="Gets SPLIT.jsonl and audio/."
 )
 @output_options
 def synthetic(
-    languages: tuple[str, ...],
-    more: tuple[str, ...],
-    split: str,
-    utterances: int,
-    domain: str,
-    perturb: bool,
-    seed: int,
-    out: Path,
-    output: OutputOptions,
+    languages: tuple[str, ...], more: tuple[str, ...], speech: SpeechOptions, out: Path, output: OutputOptions
 ) -> None:
     """Synthesise speech (espeak-ng) from CLDR texts, in over thirty languages, offline."""
     from lora_whisper.data.synthetic import prepare_synthetic
 
     tags = tuple(dict.fromkeys([*languages, *more]))
     with progress("synthesising", not output.no_progress) as advance:
-        manifest = prepare_synthetic(tags, split, utterances, seed, out, domain, advance, perturb)
+        manifest = prepare_synthetic(tags, **asdict(speech), out=out, progress=advance)
     if output.as_json:
-        print_json({"manifest": str(manifest), "languages": tags, "utterances": utterances * len(tags)})
+        print_json(
+            {"manifest": str(manifest), "languages": tags, "utterances": speech.utterances * len(tags)}
+        )
     else:
         click.echo(manifest)
 

@@ -33,6 +33,10 @@ LANGUAGES = tuple(
 )
 
 
+WORDS = ("new", "known")
+"""Kinds of words that the texts of a split may be made of."""
+
+
 class SyntheticSpeech:
     """All the speech of some languages in one split: ask for any utterance by its number.
 
@@ -42,9 +46,11 @@ class SyntheticSpeech:
         seed: another seed, other utterances.
         domain: "general" or "field".
         perturbed: in the random conditions `ROBUST` instead of those of the domain.
+        words: "new" for names, numbers and dates that no other split has; "known" for those of the training
+            split in new combinations, two at least, so that the texts are new and their words are not.
 
     Raises:
-        UsageError: no languages, no such split or domain.
+        UsageError: no languages, no such split, domain or kind of words.
         UnknownLanguage: some languages are not spoken here; all of them are named.
         MissingExtra: the `demo` extra is not installed.
     """
@@ -56,12 +62,17 @@ class SyntheticSpeech:
         seed: int,
         domain: str = "general",
         perturbed: bool = False,
+        words: str = "new",
     ):
+        if words not in WORDS:
+            raise UsageError(f"no {words!r} words; choose one of {', '.join(WORDS)}")
+        self.words = words
         self.split, self.seed, self.domain = check_split(split), seed, domain
         self._domain = find_domain(domain)
         self._condition = ROBUST if perturbed else self._domain.condition
         self._variants = self._domain.variants_of(split)
-        self._sources = _text_sources(languages, split, self._domain.kinds)
+        said = split if words == "new" else "train"
+        self._sources = _text_sources(languages, said, self._domain.kinds)
         self.languages = tuple(self._sources)
 
     def utterance(self, language: str, index: int) -> tuple[npt.NDArray[np.float32], str, str]:
@@ -72,11 +83,18 @@ class SyntheticSpeech:
         """
         if language not in self._sources:
             raise UsageError(f"{language!r} is not one of {', '.join(self.languages)}; name it at the start")
-        rng = np.random.default_rng(stable_hash(f"{self.domain}|{language}|{self.split}|{self.seed}|{index}"))
-        text = self._sources[language].text(rng).written
+        place = f"{self.domain}|{language}|{self.split}|{self.seed}|{index}"
+        rng = np.random.default_rng(stable_hash(place if self.words == "new" else f"{place}|{self.words}"))
+        text = self._text(language, rng)
         voice, name = draw_voice(self._variants, rng)
         audio = espeak.synthesise(text, language, voice)
         return self._condition.apply(audio, rng), text, f"{language}-{name}"
+
+    def _text(self, language: str, rng: np.random.Generator) -> str:
+        while True:
+            text = self._sources[language].text(rng)
+            if self.words == "new" or len(text.entries) > 1:  # one alone may well have been trained on
+                return text.written
 
 
 def prepare_synthetic(
@@ -88,6 +106,7 @@ def prepare_synthetic(
     domain: str = "general",
     progress: Callable[[int, int], None] | None = None,
     perturbed: bool = False,
+    words: str = "new",
 ) -> Path:
     """The manifest `out/SPLIT.jsonl` of freshly made speech, beside `out/audio/SPLIT/LANGUAGE/*.flac`.
 
@@ -100,15 +119,16 @@ def prepare_synthetic(
         domain: "general" or "field".
         progress: called with the number of utterances done and of all.
         perturbed: with random formants, noise, echo, channel, loudness and speed.
+        words: "new" or "known"; see `SyntheticSpeech`.
 
     Raises:
-        UsageError: no such split or domain, or nothing to make.
+        UsageError: no such split, domain or kind of words, or nothing to make.
         UnknownLanguage: some languages are not spoken here; all of them are named.
         OutputError: the folder cannot be written.
     """
     if utterances < 1:
         raise UsageError(f"{utterances} utterances for each language; ask for 1 or more")
-    speech = SyntheticSpeech(languages, split, seed, domain, perturbed)
+    speech = SyntheticSpeech(languages, split, seed, domain, perturbed, words)
     out = prepare_folder(Path(out))
     manifest = out / f"{split}.jsonl"
     remove(manifest)  # an older manifest must not describe newer audio

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from itertools import combinations
@@ -11,7 +12,7 @@ from lora_whisper.data.conditions import Condition
 from lora_whisper.data.domains import find_domain
 from lora_whisper.data.manifest import read_manifest
 from lora_whisper.data.synthetic import LANGUAGES, SyntheticSpeech, prepare_synthetic
-from lora_whisper.data.texts import SPLITS
+from lora_whisper.data.texts import SPLITS, TextSource
 from lora_whisper.errors import OutputError, UnknownLanguage, UsageError
 
 
@@ -163,3 +164,23 @@ def test_interrupted_run_leaves_no_manifest(tmp_path):
 def test_at_least_sixteen_languages_among_them_those_of_the_paper():
     assert len(LANGUAGES) >= 24
     assert {"pl", "pt", "it", "zh", "da", "el", "cy", "ja"} < set(LANGUAGES)
+
+
+def test_known_words_are_those_of_training_in_new_combinations():
+    """Voices stay those of the split, and no text is one entry alone, which training may well have."""
+    speech = SyntheticSpeech(["pl"], "test", 4, words="known")
+    domain = find_domain("general")
+    known, new = (
+        {entry.casefold() for entry in TextSource("pl", split, domain.kinds).entries}
+        for split in ("train", "test")
+    )
+    said = []
+    for index in range(60):
+        _, text, speaker = speech.utterance("pl", index)
+        names = re.split(", | i ", text.casefold().rstrip("."))
+        assert len(names) > 1 and any(speaker.startswith(f"pl-{one}-") for one in domain.variants_of("test"))
+        said += names
+    assert np.mean([name in known for name in said]) > 0.8  # others are parts, such as those of a date
+    assert np.mean([name in new for name in said]) < 0.05
+    with pytest.raises(UsageError, match="no 'old' words; choose one of new, known"):
+        SyntheticSpeech(["pl"], "test", 4, words="old")
