@@ -73,11 +73,14 @@ EXPERIMENTS = (
         by_speaker,
         30,
         5.0,
+        copies=15,  # as many clips as people spoke
     ),
     Experiment(
         "German sentences, one speaker, unseen sentences", "de", frozenset({"Kerstin"}), every_tenth, 20
     ),
-    Experiment("Chinese words, one speaker, unseen words", "zh", frozenset({"Yue Tan"}), every_tenth, 12),
+    Experiment(
+        "Chinese words, one speaker, unseen words", "zh", frozenset({"Yue Tan"}), every_tenth, 12, copies=1
+    ),
     Experiment("Swedish words, one speaker, unseen words", "sv", frozenset({"LoppanSune"}), every_tenth, 30),
 )
 
