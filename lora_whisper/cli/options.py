@@ -143,8 +143,9 @@ class DataOptions:
         from lora_whisper.jobs import Corpus, hold_out
 
         utterances = read_manifest(self.manifest, languages=self.languages)
-        corpus = hold_out(utterances)
-        if self.dev is not None:
+        if self.dev is None:
+            corpus = hold_out(utterances)
+        else:
             corpus = Corpus(utterances, read_manifest(self.dev, languages=self.languages))
         return corpus.beside(read_manifest(self.also, languages=self.languages)) if self.also else corpus
 

@@ -1,23 +1,15 @@
 """`prepare`: speech and text become a manifest."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lora_whisper.cli.console import Advance, print_json, progress, say
-from lora_whisper.cli.options import (
-    FILE,
-    Command,
-    OutputOptions,
-    Tags,
-    flat,
-    gathered,
-    language_option,
-    output_options,
-)
+from lora_whisper.cli.options import FILE, Command, OutputOptions, gathered, output_options
+from lora_whisper.cli.synthesise import spoken, synthetic
 
 if TYPE_CHECKING:
     from lora_whisper.data.corpora.tabular import Hints
@@ -50,18 +42,6 @@ class CorpusOptions:
     def wanted(self) -> tuple[str, ...]:
         """The languages, each once; several may stand in one option."""
         return tuple(dict.fromkeys(name for text in self.languages for name in text.split(",") if name))
-
-
-@dataclass(frozen=True)
-class SpeechOptions:
-    """Which synthetic speech, as arguments of `prepare_synthetic`."""
-
-    split: str
-    utterances: int
-    domain: str
-    perturbed: bool
-    words: str
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -164,38 +144,6 @@ table_options = gathered(
 )
 
 
-speech_options = gathered(
-    "speech",
-    SpeechOptions,
-    click.option(
-        "--split",
-        type=click.Choice(["train", "dev", "test"]),
-        default="train",
-        help="Share neither text nor voice.",
-    ),
-    click.option("--utterances", type=int, default=200, help="How many of each language."),
-    click.option(
-        "--domain",
-        type=click.Choice(["general", "field"]),
-        default="general",
-        help="Texts, voices and noise.",
-    ),
-    click.option(
-        "--perturb",
-        "perturbed",
-        is_flag=True,
-        help="Random voice, noise, echo, channel, loudness, speed, not the domain's.",
-    ),
-    click.option(
-        "--words",
-        type=click.Choice(["new", "known"]),
-        default="new",
-        help="Names, numbers and dates that no other split has, or those of train in new combinations.",
-    ),
-    click.option("--seed", type=int, default=0, help="Another seed, other utterances."),
-)
-
-
 @click.group()
 def prepare() -> None:
     """Make a manifest: audio, text, language per line.
@@ -205,50 +153,8 @@ def prepare() -> None:
     """
 
 
-@prepare.command()
-@language_option("Language tag; several as pl,it or by repetition.", required=True)
-@click.argument("more", type=Tags(), nargs=-1, callback=flat, metavar="")
-@speech_options
-@click.option(
-    "--out", type=FILE, default=Path("runs/synthetic"), metavar="DIR", help="Gets SPLIT.jsonl and audio/."
-)
-@output_options
-def synthetic(
-    languages: tuple[str, ...], more: tuple[str, ...], speech: SpeechOptions, out: Path, output: OutputOptions
-) -> None:
-    """Synthesise speech (espeak-ng) from CLDR texts, in over thirty languages, offline."""
-    from lora_whisper.data.synthetic import prepare_synthetic
-
-    tags = tuple(dict.fromkeys([*languages, *more]))
-    with progress("synthesising", not output.no_progress) as advance:
-        manifest = prepare_synthetic(tags, **asdict(speech), out=out, progress=advance)
-    if output.as_json:
-        print_json(
-            {"manifest": str(manifest), "languages": tags, "utterances": speech.utterances * len(tags)}
-        )
-    else:
-        click.echo(manifest)
-
-
-@prepare.command()
-@click.argument("manifest", type=FILE)
-@click.option("--copies", type=int, default=5, help="In how many voices each text is spoken.")
-@click.option("--seed", type=int, default=0, help="Another seed, other voices.")
-@click.option(
-    "--out", type=FILE, default=Path("runs/spoken"), metavar="DIR", help="Gets spoken.jsonl and audio/."
-)
-@output_options
-def spoken(manifest: Path, copies: int, seed: int, out: Path, output: OutputOptions) -> None:
-    """Speak the texts of MANIFEST in many voices (espeak-ng), to train on beside recordings of few people."""
-    from lora_whisper.data.manifest import read_manifest
-    from lora_whisper.data.spoken import prepare_spoken
-
-    with progress("synthesising", not output.no_progress) as advance:
-        written = prepare_spoken(read_manifest(manifest), copies, seed, out, advance)
-    if output.as_json:
-        print_json({"manifest": str(written), "copies": copies})
-    else:
-        click.echo(written)
+prepare.add_command(synthetic)
+prepare.add_command(spoken)
 
 
 @prepare.command()

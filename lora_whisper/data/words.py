@@ -1,8 +1,8 @@
 """Utterances of random words, for pre-training: more different words than all names of CLDR.
 
 The words are those that the `wordfreq` package counts most often, in lower case as it lists them. They belong
-to no split, as the vocabulary of a language doesn't, but each utterance has a word that no text of the splits
-"dev" and "test" has, so none of these is ever trained on.
+to no split, as the vocabulary of a language does not, but each utterance has a word that no text of the
+general domain's splits "dev" and "test" has, so none of these is ever trained on.
 """
 
 import re
@@ -69,7 +69,7 @@ def _drawn(language: str, draw: Callable[[], str], rng: np.random.Generator) -> 
 
 @cache
 def held_out_words(language: str) -> frozenset[str]:
-    """Every word of the texts of dev and test, in lower case, those that join lists included."""
+    """Every word of the general domain's texts of dev and test, in lower case, with those that join lists."""
     sources = [TextSource(language, split, find_domain("general").kinds) for split in ("dev", "test")]
     texts = [entry for source in sources for entry in source.entries] + [sources[0].conjunction]
     return frozenset(word for text in texts for word in re.findall(r"\w+", text.casefold()))

@@ -112,7 +112,7 @@ class RunningBatch:
         model, n_new = self._model, sum(map(len, windows))
         start, numbers, heard, routing = _together(model, windows)
         cache = KVCache(heard, capacity=start.shape[1] + self._limit + GAP)
-        hidden = self._decoder.first(start, cache, routing)
+        hidden = model.decode(start, cache, routing)
         at_sot = int((start[0] == self._sot).nonzero()[-1])
         silence = model.logits(hidden[:, at_sot]).float().softmax(1)[:, self._no_speech]
         self._known += zip(numbers, silence.tolist(), strict=True)

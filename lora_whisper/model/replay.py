@@ -29,7 +29,7 @@ _recording = threading.Lock()  # a process can record one graph at a time
 
 
 class Decoder:
-    """Computes the newest tokens of a batch: one step after the other, or replayed where it pays.
+    """Computes the next tokens of a batch: each step anew, or replayed where it pays.
 
     Args:
         model: of the batch.
@@ -44,10 +44,6 @@ class Decoder:
     def fastest(cls, model: Whisper) -> "Decoder":
         """The one for the model's device."""
         return cls(model, CUDARecorder(model.device) if model.device.type == "cuda" else None)
-
-    def first(self, tokens: Tensor, cache: KVCache, routing: Routing | None) -> Tensor:
-        """Hidden states (B, L, D) of the tokens, int64 (B, L), that rows begin with."""
-        return self._model.decode(tokens, cache, routing)
 
     def next(
         self, tokens: Tensor, cache: KVCache, routing: Routing | None, sources: Tensor | None = None

@@ -149,7 +149,7 @@ def test_a_step_on_another_device_needs_no_python(
     decoder, n_rows = Decoder(model, tape), len(tags)
     with torch.inference_mode():
         cache = model.new_cache(torch.empty(n_rows, 50, 32, device="meta"), routing=routing, capacity=40)
-        decoder.first(torch.zeros(n_rows, 4, dtype=torch.int64, device="meta"), cache, routing)
+        model.decode(torch.zeros(n_rows, 4, dtype=torch.int64, device="meta"), cache, routing)
         for _ in range(3):
             hidden = decoder.next(torch.zeros(n_rows, 1, dtype=torch.int64, device="meta"), cache, routing)
     assert hidden.shape == (n_rows, 32) and cache.length == 7
