@@ -67,7 +67,9 @@ def grouped(layer: LoRALinear, x: Tensor, routing: Routing) -> Tensor:
 
 def masked(layer: LoRALinear, x: Tensor, routing: Routing) -> Tensor:
     """Every row through all adapters side by side; those of others weigh nothing."""
-    return F.linear(x, layer.weight, layer.bias) + layer._through_all(x, routing, layer._stack(routing))
+    layer._factors(routing)
+    factors, owned = layer._together(routing)
+    return products._together(layer.weight, layer.bias, factors, owned.unsqueeze(1).to(x.dtype), x)
 
 
 def merged(layer: LoRALinear, x: Tensor, routing: Routing) -> Tensor:

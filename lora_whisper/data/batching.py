@@ -31,8 +31,24 @@ from lora_whisper.model.tokenizer import Tokenizer
 IGNORED = -100
 """Label of a position that has no loss."""
 
-FRAMES_MULTIPLE, TOKENS_MULTIPLE = 32, 8
-"""Batches are padded to these, so that few shapes occur: oneDNN compiles a kernel for each new one."""
+
+@dataclass(frozen=True)
+class Padding:
+    """Batches are padded to multiples of these, so that few shapes occur.
+
+    Attributes:
+        frames: of mel frames.
+        tokens: of tokens.
+        planned: whether batches are planned by it: then those of one length have as many rows.
+    """
+
+    frames: int
+    tokens: int
+    planned: bool = False
+
+
+FINE, COARSE = Padding(32, 8), Padding(128, 16, planned=True)
+"""For oneDNN, which compiles a kernel for each new shape, and for a GPU, where each has a recording."""
 
 LONGEST_SLOWED_S = 25.0
 """Utterances beyond it keep their speed, lest they outgrow the 30 s window."""
@@ -70,6 +86,17 @@ class Batch:
     tokens: Tensor
     labels: Tensor
     duration_s: float
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Of all its tensors."""
+        return self.mel.shape, self.tokens.shape, self.n_positions is None
+
+    def copy_(self, other: "Batch") -> None:
+        """Overwrite its tensors with those of another batch of this shape."""
+        for name in ("mel", "tokens", "labels", "n_positions"):
+            if (mine := getattr(self, name)) is not None:
+                mine.copy_(getattr(other, name))
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
@@ -273,7 +300,12 @@ def _segments(utterance: Utterance, n_samples: int, effects: Effects | None) -> 
 
 
 def plan_batches(
-    durations_s: Sequence[float], budget_s: float, seed: int, epoch: int, max_rows: int = 64
+    durations_s: Sequence[float],
+    budget_s: float,
+    seed: int,
+    epoch: int,
+    max_rows: int = 64,
+    padding: Padding = FINE,
 ) -> list[list[int]]:
     """Batches of row indices for one epoch: similar lengths together, batches and rows in random order.
 
@@ -283,10 +315,14 @@ def plan_batches(
         seed: of the run.
         epoch: counted from 0; each has its own order.
         max_rows: most rows in a batch.
+        padding: of the batches.
     """
     generator = np.random.default_rng([seed, epoch])
     lengths = np.asarray(durations_s)
     jittered = lengths * generator.uniform(0.9, 1.1, len(lengths))  # neighbours differ between epochs
+    if padding.planned:
+        multiple_s = padding.frames / FRAMES_PER_SECOND
+        lengths = np.ceil(lengths / multiple_s) * multiple_s
     batches: list[list[int]] = []
     current: list[int] = []
     longest = 0.0
@@ -301,11 +337,11 @@ def plan_batches(
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
-def collate(rows: Sequence[Row]) -> Batch:
+def collate(rows: Sequence[Row], padding: Padding = FINE) -> Batch:
     """One batch of the rows, padded."""
     frames = [row.mel.shape[1] for row in rows]
-    width = min(_rounded_up(max(frames), FRAMES_MULTIPLE), N_FRAMES)
-    n_tokens = _rounded_up(max(len(row.tokens) for row in rows) - 1, TOKENS_MULTIPLE)
+    width = min(_rounded_up(max(frames), padding.frames), N_FRAMES)
+    n_tokens = _rounded_up(max(len(row.tokens) for row in rows) - 1, padding.tokens)
     mel = torch.zeros(len(rows), rows[0].mel.shape[0], width)
     tokens = torch.full((len(rows), n_tokens), rows[0].tokens[-1])
     labels = torch.full((len(rows), n_tokens), IGNORED)

@@ -13,13 +13,16 @@ from torch import Tensor
 
 from lora_whisper.audio import (
     FRAMES_PER_POSITION,
+    HOP_LENGTH,
     N_FRAMES,
     N_SAMPLES,
     SAMPLE_RATE,
     AudioContext,
     audio_duration_s,
     context_frames,
+    features,
     load_audio,
+    log_mel_spectrogram,
 )
 from lora_whisper.audio_file import Samples
 from lora_whisper.errors import AudioError
@@ -132,6 +135,38 @@ def pad(mels: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     for row, mel in enumerate(mels):
         batch[row, :, : frames[row]] = mel
     return batch, torch.tensor(frames) // FRAMES_PER_POSITION
+
+
+def padded_features(
+    pieces: Sequence[tuple[Clip, AudioContext]], n_mels: int, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """Log-mel frames (B, M, T) of pieces, none over 30 s, and the real encoder positions of each; see `pad`.
+
+    A GPU transforms all of them at once.
+
+    Raises:
+        AudioError: a piece cannot be used.
+    """
+    if device.type == "cpu":
+        return pad([features(clip.load(), n_mels, context) for clip, context in pieces])
+    clips = [clip.load() for clip, _ in pieces]
+    frames = [n_frames(len(clip), context) for clip, (_, context) in zip(clips, pieces, strict=True)]
+    return transformed_together(clips, frames, n_mels, device)
+
+
+def transformed_together(
+    clips: Sequence[Samples], frames: Sequence[int], n_mels: int, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """The same by one transform on the device, of clips with so many mel frames each."""
+    samples = torch.zeros(len(clips), max(frames) * HOP_LENGTH)
+    for row, clip in zip(samples, clips, strict=True):
+        row[: len(clip)] = torch.from_numpy(clip)
+    batch = log_mel_spectrogram(samples.to(device), n_mels)
+    if min(frames) == max(frames):
+        return batch, None
+    ends = torch.tensor(frames, device=device)
+    batch *= (torch.arange(batch.shape[2], device=device) < ends[:, None])[:, None]
+    return batch, ends // FRAMES_PER_POSITION
 
 
 def n_frames(n_samples: int, context: AudioContext) -> int:

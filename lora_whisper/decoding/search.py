@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lora_whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND
+from lora_whisper.audio import CHUNK_LENGTH_S, FRAMES_PER_POSITION, FRAMES_PER_SECOND
 from lora_whisper.decoding.clips import MAX_ROWS, plan
 from lora_whisper.decoding.rules import Rule, suppression, timestamp_pairs
 from lora_whisper.decoding.running import Found, Room, RunningBatch, Windows, decode_windows
@@ -17,8 +17,9 @@ from lora_whisper.errors import UsageError
 from lora_whisper.model.checkpoint import Backbone
 from lora_whisper.model.routing import Routing
 
-KEYS_BYTES = 2**30
-"""Memory for the keys and values of the audio of a batch: the more rows the decoder has, the faster it is."""
+KEYS_BYTES, KEYS_SHARE = 2**30, 0.25
+"""Memory for the keys and values of the audio of a batch: the more rows the decoder has, the faster it is.
+On a GPU, which has memory of its own, it is a share of what is free."""
 
 ENCODED_S = 300.0
 """Seconds of audio, padding included, that go through the encoder at once, which is fastest with some
@@ -234,10 +235,12 @@ def _starts(
 
 
 def decodable_s(backbone: Backbone) -> float:
-    """Seconds of audio whose keys and values take up `KEYS_BYTES`."""
-    dims, size = backbone.model.dims, backbone.model.dtype.itemsize
+    """Seconds of audio whose keys and values fit the memory for them; no more than all rows may have."""
+    dims, size, device = backbone.model.dims, backbone.model.dtype.itemsize, backbone.model.device
+    free = KEYS_SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else KEYS_BYTES
     bytes_per_position = 2 * dims.n_text_layer * dims.n_text_state * size
-    return KEYS_BYTES / bytes_per_position * FRAMES_PER_POSITION / FRAMES_PER_SECOND
+    fitting_s = free / bytes_per_position * FRAMES_PER_POSITION / FRAMES_PER_SECOND
+    return min(fitting_s, MAX_ROWS * CHUNK_LENGTH_S)
 
 
 def _rules(backbone: Backbone, options: DecodingOptions) -> list[Rule]:

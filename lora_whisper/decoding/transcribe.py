@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lora_whisper.audio import HOP_LENGTH, N_SAMPLES, SAMPLE_RATE, AudioContext, features
+from lora_whisper.audio import HOP_LENGTH, N_SAMPLES, SAMPLE_RATE, AudioContext
 from lora_whisper.audio_file import Samples
 from lora_whisper.decoding.clip_job import Job, Target
-from lora_whisper.decoding.clips import MAX_ROWS, Clip, n_frames, one_ahead, pad, plan, windows
+from lora_whisper.decoding.clips import MAX_ROWS, Clip, n_frames, one_ahead, padded_features, plan, windows
 from lora_whisper.decoding.running import Windows
 from lora_whisper.decoding.search import GREEDY, Decoded, DecodingOptions, decodable_s, decode_each
 from lora_whisper.decoding.transcript import Segment, Transcript
@@ -379,12 +379,9 @@ class LoraWhisper:
         return [results[row] for row in range(len(pieces))]
 
     def _padded(self, pieces: Sequence[tuple[Clip, AudioContext]]) -> tuple[Tensor, Tensor | None]:
-        """Log-mel frames (B, M, T) of pieces, and the real encoder positions of each, (B,); see `pad`."""
+        """Log-mel frames (B, M, T) of pieces, and the real encoder positions of each, (B,)."""
         model = self.backbone.model
-        mel, n_positions = pad(
-            [features(clip.load(), model.dims.n_mels, context) for clip, context in pieces]
-        )
-        return mel.to(model.device), None if n_positions is None else n_positions.to(model.device)
+        return padded_features(pieces, model.dims.n_mels, model.device)
 
 
 def _padded_s(clip: Clip, context: AudioContext) -> float:

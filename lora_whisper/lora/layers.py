@@ -14,14 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_whisper.lora.products import Bundle, Factors, InferenceRun, LearningLayer, LearningRun, infer, learn
-from lora_whisper.lora.updates import Adapted, Stack
+from lora_whisper.lora.updates import Adapted
 from lora_whisper.model.layers import KERNEL, Convolution, Linear
 from lora_whisper.model.precision import linear, working_precision
 from lora_whisper.model.routing import Groups, Route, Routing, Way
 from lora_whisper.model.whisper import Whisper
-
-MOST_IDLE = 64
-"""Products with adapters of other rows that a GPU takes into account, per row, to spare small kernels."""
 
 
 class LoRALinear(Adapted, Linear):
@@ -54,9 +51,6 @@ class LoRALinear(Adapted, Linear):
             return linear(x, self.weight, self.bias)
         if torch.is_grad_enabled():
             return self._learn(x, routing)
-        few = x.device.type != "cpu" and x.shape[1] * (len(routing.slots) - 1) <= MOST_IDLE
-        if few and self.takes_part(routing) and not self._gated(routing):
-            return linear(x, self.weight, self.bias) + self._through_all(x, routing, self._stack(routing))
         key = (self, x.shape[1], working_precision(x))
         way = routing.ways.get(key)
         if way is None:
@@ -96,7 +90,10 @@ class LoRALinear(Adapted, Linear):
         if not self.takes_part(routing):
             return partial(linear, weight=self.weight, bias=self.bias)
         runs = self._factors(routing)
-        return infer(self.weight, self.bias, runs, length, dtype, lambda: self._grouped(routing))
+        side_by_side = None if self.weight.device.type == "cpu" else partial(self._together, routing)
+        return infer(
+            self.weight, self.bias, runs, length, dtype, lambda: self._grouped(routing), side_by_side
+        )
 
     def _gated(self, routing: Routing) -> bool:
         return bool(self.gates) and any(slot in self.gates for slot in routing.slots)
@@ -144,6 +141,17 @@ class LoRALinear(Adapted, Linear):
             found = routing.memory[key] = Bundle.of([one for one in factors.values() if one is not None])
         return found, groups
 
+    def _together(self, routing: Routing) -> tuple[Factors, Tensor]:
+        """The factors of all routes of the batch as one, kept for it; which of them a row uses, (B, R)."""
+        factors: dict[Route, Factors | None] = routing.memory[self]  # type: ignore[assignment]
+        used = {route: one for route, one in factors.items() if one is not None}
+        key = (self, tuple(used), "together")
+        found = routing.memory.get(key)
+        if not isinstance(found, Factors):
+            a, b = torch.cat([one.a for one in used.values()]), torch.cat([one.b for one in used.values()], 1)
+            found = routing.memory[key] = Factors(a, b)
+        return found, routing.owned(tuple((route, one.a.shape[0]) for route, one in used.items()))
+
     def _of_route(self, route: Route) -> Factors | None:
         """A and B of all adapters of a route, scaled, side by side; None if none has a part here."""
         parts = [
@@ -178,18 +186,6 @@ class LoRALinear(Adapted, Linear):
         owners = torch.arange(len(route), device=device).repeat_interleave(torch.tensor(ranks, device=device))
         weights = torch.tensor([[[weight for _, weight in route]]], device=device)
         return lambda x: gate(x, weights).index_select(-1, owners)
-
-    def _through_all(self, x: Tensor, routing: Routing, stack: Stack) -> Tensor:
-        """Update (B, L, out) by two plain products with the A and the B of all adapters at once.
-
-        Every row goes through every adapter, and those of others weigh nothing: few large kernels instead of
-        many small ones, which a GPU wants.
-        """
-        rank = stack.a.shape[1]
-        low = F.linear(x, stack.a_flat.to(x.dtype))
-        weights = routing.by_slot.unsqueeze(1) * stack.scales
-        weighted = low * weights.repeat_interleave(rank, -1).to(low.dtype)
-        return F.linear(weighted, stack.b_flat.to(x.dtype))
 
 
 class LoRAConvolution(Adapted, Convolution):

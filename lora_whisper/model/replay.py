@@ -159,21 +159,18 @@ class CUDARecorder:
     def __init__(self, device: torch.device) -> None:
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(device)
+        self._first: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, work: Work) -> Work:
         """The work as a graph; the work itself, with a warning, if something in it cannot be recorded."""
-        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._stream.device)
+        here = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(here)
         try:
-            with _recording, torch.cuda.stream(self._stream):
-                # not `torch.cuda.graph`: it empties the allocator's cache each time
-                graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-                try:
-                    output = work()
-                finally:
-                    graph.capture_end()
+            if self._first is None:  # memory that no graph has any more cannot be used again
+                self._first, _ = self._recorded(lambda: torch.zeros(1, device=self._stream.device))
+            graph, output = self._recorded(work)
         except RuntimeError as error:
-            warnings.warn(f"decoding without CUDA graphs, more slowly: {error}", stacklevel=2)
+            warnings.warn(f"without CUDA graphs, more slowly: {error}", stacklevel=2)
             return work
         here.wait_stream(self._stream)
 
@@ -182,3 +179,14 @@ class CUDARecorder:
             return output
 
         return replay
+
+    def _recorded(self, work: Work) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        graph = torch.cuda.CUDAGraph()
+        with _recording, torch.cuda.stream(self._stream):
+            # not `torch.cuda.graph`: it empties the allocator's cache each time
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                output = work()
+            finally:
+                graph.capture_end()
+        return graph, output

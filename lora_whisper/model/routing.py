@@ -58,9 +58,11 @@ class Routing:
         memory: what layers keep for the batch, by themselves: only in inference, where adapters do not
             change while a batch is decoded. Rows that leave or multiply keep it.
         planned: groups that were asked for.
+        columns: what `owned` was asked for.
         ways: through layers, kept as `memory` is, but for just these rows.
         leases: what must live as long as each row, one for each of them; empty for nothing.
         known_runs: the runs, if they are known.
+        known_routes: the routes, if they are known: to read them, the device would have to be waited for.
     """
 
     adapter_ids: Tensor
@@ -68,9 +70,11 @@ class Routing:
     known: tuple[int, ...] = ()
     memory: dict[object, object] = field(default_factory=dict, repr=False)
     planned: dict[tuple[Route, ...], Groups | None] = field(default_factory=dict, repr=False)
+    columns: dict[tuple[tuple[Route, int], ...], Tensor] = field(default_factory=dict, repr=False)
     ways: dict[object, Way] = field(default_factory=dict, repr=False)
     leases: tuple[object, ...] = field(default=(), repr=False)
     known_runs: tuple[Run, ...] = field(default=(), repr=False)
+    known_routes: tuple[Route, ...] = field(default=(), repr=False)
 
     @classmethod
     def one_per_row(cls, slots: Sequence[int], device: torch.device | str = "cpu") -> "Routing":
@@ -90,9 +94,10 @@ class Routing:
         if not width:
             return None
         full = [(*route, *[(NO_ADAPTER, 0.0)] * (width - len(route))) for route in routes]
-        ids = torch.tensor([[slot for slot, _ in route] for route in full], dtype=torch.int64, device=device)
-        gates = torch.tensor([[gate for _, gate in route] for route in full], device=device)
-        return cls(ids, gates)
+        ids = torch.tensor([[slot for slot, _ in route] for route in full], dtype=torch.int64)
+        gates = torch.tensor([[gate for _, gate in route] for route in full])
+        made = cls(ids, gates)
+        return cls(ids.to(device), gates.to(device), made.slots, known_routes=made.routes)
 
     @cached_property
     def slots(self) -> tuple[int, ...]:
@@ -102,6 +107,8 @@ class Routing:
     @cached_property
     def routes(self) -> tuple[Route, ...]:
         """What each row uses."""
+        if self.known_routes:
+            return self.known_routes
         pairs = zip(self.adapter_ids.tolist(), self.weights.tolist(), strict=True)
         return tuple(tuple(one for one in zip(*row, strict=True) if one[0] != NO_ADAPTER) for row in pairs)
 
@@ -115,25 +122,18 @@ class Routing:
         return tuple(Run(start, stop, self.routes[start]) for start, stop in pairwise(edges) if start < stop)
 
     @cached_property
-    def positions(self) -> Tensor:
-        """Index into `slots` of each entry of `adapter_ids`, int64 (B, K); `NO_ADAPTER` maps to 0."""
-        slots = torch.tensor(self.slots, dtype=torch.int64, device=self.adapter_ids.device)
-        return torch.searchsorted(slots, self.adapter_ids)  # NO_ADAPTER is below every slot
-
-    @cached_property
     def weights(self) -> Tensor:
         """Gates with those of `NO_ADAPTER` set to zero, float (B, K)."""
         return self.gates * (self.adapter_ids != NO_ADAPTER)
 
-    @cached_property
-    def shares(self) -> Tensor:
-        """Which columns of a row belong to which of `slots`, 0 or 1, float (B, K, U)."""
-        return F.one_hot(self.positions, len(self.slots)).float()
-
-    @cached_property
-    def by_slot(self) -> Tensor:
-        """Weight of each of `slots` in each row, float (B, U)."""
-        return (self.weights.unsqueeze(-1) * self.shares).sum(1)
+    def owned(self, ranks: tuple[tuple[Route, int], ...]) -> Tensor:
+        """Which columns are of a row's own route, 0 or 1, float (B, ΣR), if each route has R of them."""
+        if ranks not in self.columns:
+            owners = [route for route, rank in ranks for _ in range(rank)]
+            rows = {route: [float(route == owner) for owner in owners] for route in set(self.routes)}
+            table = torch.tensor([rows[route] for route in self.routes])
+            self.columns[ranks] = table.to(self.adapter_ids.device)
+        return self.columns[ranks]
 
     def groups(self, order: tuple[Route, ...]) -> Groups | None:
         """The rows by route, in this order of routes; None if filling them up would more than double them.

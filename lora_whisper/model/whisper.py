@@ -204,7 +204,7 @@ class AudioEncoder(BlockStack):
     def forward(self, mel: Tensor, mask: Tensor | None, routing: Routing | None) -> Tensor:
         """Encoder output (B, S, D) of mel (B, M, T)."""
         x = F.gelu(self.conv1(mel, routing))
-        x = F.gelu(self.conv2(x, routing)).transpose(1, 2)
+        x = F.gelu(self.conv2(x, routing)).transpose(1, 2).contiguous()  # as all that is added to it
         x = x + self.positional_embedding[: x.shape[1]]
         if x.device.type == "cpu" and (mask is not None or torch.is_grad_enabled()):
             return self._without_padding(x, mask, routing)

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lora_whisper.data.batching import IGNORED
 from lora_whisper.model.precision import converted, working_precision
 
-CHUNK_BYTES = 64 << 20
-"""Of the scores of a chunk in float32; smaller ones multiply slowly, larger ones leave the cache."""
+CHUNK_BYTES, GPU_CHUNK_BYTES = 64 << 20, 512 << 20
+"""Of the scores of a chunk in float32; smaller ones multiply slowly, larger ones leave a CPU's cache."""
 
 
 def token_loss(hidden: Tensor, embedding: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -21,7 +22,7 @@ def token_loss(hidden: Tensor, embedding: Tensor, labels: Tensor, weights: Tenso
     Args:
         hidden: in any precision; scores are computed in that of autocast.
         embedding: its product with a hidden state are the scores.
-        labels: the right tokens, int64.
+        labels: the right tokens, int64; `IGNORED` where there is none.
         weights: how much each token of the vocabulary counts, (V,); None: all the same.
     """
     dtype = working_precision(hidden)
@@ -39,13 +40,15 @@ class _TokenLoss(torch.autograd.Function):
         ctx: Any, hidden: Tensor, embedding: Tensor, labels: Tensor, weights: Tensor | None, learns: bool
     ) -> Tensor:
         """The mean loss, float32."""
-        shares = torch.ones_like(labels, dtype=torch.float32) if weights is None else weights[labels]
+        counted, labels = labels != IGNORED, labels.clamp(min=0)
+        shares = counted.float() if weights is None else weights[labels] * counted
         shares = shares / shares.sum()
         learns_embedding = learns and ctx.needs_input_grad[1]
         d_hidden = torch.empty_like(hidden) if learns else None
         d_embedding = torch.zeros_like(embedding, dtype=torch.float32) if learns_embedding else None
         loss = torch.zeros((), device=hidden.device)
-        size = max(1, CHUNK_BYTES // (4 * embedding.shape[0]))
+        chunk_bytes = CHUNK_BYTES if hidden.device.type == "cpu" else GPU_CHUNK_BYTES
+        size = max(1, chunk_bytes // (4 * embedding.shape[0]))
         for start in range(0, len(labels), size):
             rows = slice(start, start + size)
             label, share = labels[rows, None], shares[rows, None]

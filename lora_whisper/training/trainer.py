@@ -20,16 +20,16 @@ import torch
 from torch import Tensor
 
 from lora_whisper.data.augment import spec_augment
-from lora_whisper.data.batching import IGNORED, Batch, Row, collate, plan_batches
+from lora_whisper.data.batching import COARSE, FINE, Row, collate, plan_batches
 from lora_whisper.errors import TrainingError, UsageError
-from lora_whisper.model.routing import Routing
 from lora_whisper.model.whisper import Whisper
 from lora_whisper.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from lora_whisper.training.gradients import Gradients
+from lora_whisper.training.losses import dev_loss
 from lora_whisper.training.methods import Track
 from lora_whisper.training.monitor import Monitor
 from lora_whisper.training.optimizers import new_optimizer
 from lora_whisper.training.state import EpochReport, StepReport, TrackState
-from lora_whisper.training.token_loss import token_loss
 
 LENGTH_TOLERANCE = 0.75
 """Tracks share a forward pass if their longest rows differ by no more than this ratio: padding costs time."""
@@ -135,8 +135,10 @@ class _Trainer:
     ) -> None:
         self.model, self.config, self.folder = model, config, folder
         self.validate, self.monitor = validate, monitor
+        self.padding = FINE if model.device.type == "cpu" else COARSE
         self.states = [self._start(track) for track in tracks]
         self.precision = resolve_precision(config.precision, model.device)
+        self.gradients = Gradients.fastest(model, self.precision)
         self.step = 0
         model.encoder.recomputing = model.decoder.recomputing = config.recompute
 
@@ -152,7 +154,9 @@ class _Trainer:
         plan: list[list[int]] = []
         ends: list[int] = []
         for epoch in range(config.epochs):
-            plan += plan_batches(track.train.durations_s, config.batch_s, config.seed, epoch)
+            plan += plan_batches(
+                track.train.durations_s, config.batch_s, config.seed, epoch, padding=self.padding
+            )
             ends.append(len(plan))
         return TrackState(track, optimizer, plan, ends)
 
@@ -205,13 +209,11 @@ class _Trainer:
             {name: max(r.mel.shape[1] for r in batch) for name, batch in rows.items()}
         ):
             tracks = [state.track for state in active if state.track.name in group]
-            batch = collate([row for track in tracks for row in rows[track.name]]).to(self.model.device)
+            batch = collate([row for track in tracks for row in rows[track.name]], self.padding)
             duration_s += batch.duration_s
             sizes = [len(rows[track.name]) for track in tracks]
-            with self.precision():
-                by_track = track_losses(self.model, tracks, sizes, batch)
-            torch.stack(list(by_track.values())).sum().backward()
-            losses |= {name: float(loss.detach()) for name, loss in by_track.items()}
+            found = self.gradients(tracks, sizes, batch).tolist()
+            losses |= {track.name: loss for track, loss in zip(tracks, found, strict=True)}
         for state in active:
             norms[state.track.name] = self._apply(state, losses[state.track.name])
         return losses, norms, duration_s
@@ -324,54 +326,3 @@ def group_by_length(frames: dict[str, int]) -> Iterator[set[str]]:
         group.add(name)
     if group:
         yield group
-
-
-def track_losses(
-    model: Whisper, tracks: Sequence[Track], sizes: Sequence[int], batch: Batch
-) -> dict[str, Tensor]:
-    """Loss of each track: the mean over its own tokens, so that the others beside it do not count.
-
-    Args:
-        model: the backbone.
-        tracks: whose rows stand in the batch, in order.
-        sizes: rows of each track.
-        batch: all rows.
-    """
-    routes = [track.route for track, size in zip(tracks, sizes, strict=True) for _ in range(size)]
-    routing = Routing.of(routes, batch.mel.device)
-    audio = model.encode(batch.mel, batch.n_positions, routing)
-    hidden = model.decode(batch.tokens, model.new_cache(audio, batch.n_positions, routing), routing)
-
-    losses: dict[str, Tensor] = {}
-    start = 0
-    for track, size in zip(tracks, sizes, strict=True):
-        rows = slice(start, start + size)
-        start += size
-        learned = batch.labels[rows] != IGNORED
-        said, labels = hidden[rows][learned], batch.labels[rows][learned]  # no scores without a label
-        embedding = model.decoder.token_embedding.weight
-        losses[track.name] = token_loss(said, embedding, labels, track.token_weights)
-        if track.auxiliary is not None:
-            losses[track.name] = losses[track.name] + track.auxiliary(audio[rows], part_of(batch, rows))
-    return losses
-
-
-def part_of(batch: Batch, rows: slice) -> Batch:
-    """Some rows of a batch, with its padding."""
-    positions = None if batch.n_positions is None else batch.n_positions[rows]
-    return Batch(batch.mel[rows], positions, batch.tokens[rows], batch.labels[rows], batch.duration_s)
-
-
-@torch.no_grad()
-def dev_loss(model: Whisper, track: Track, batch_s: float) -> float:
-    """Mean loss per token over a track's development rows, without auxiliary losses."""
-    if track.dev is None:
-        raise UsageError(f"{track.name}: no development rows")
-    total, n_tokens = 0.0, 0
-    plain = Track(track.name, {}, track.dev, route=track.route)
-    for indices in plan_batches(track.dev.durations_s, batch_s, seed=0, epoch=0):
-        batch = collate([track.dev.row(i) for i in indices]).to(model.device)
-        count = int((batch.labels != IGNORED).sum())
-        total += count * float(track_losses(model, [plain], [len(indices)], batch)[track.name])
-        n_tokens += count
-    return total / n_tokens

@@ -8,7 +8,8 @@ import torch
 from toy_whisper import toy_speech, toy_tokenizer
 
 from lora_whisper.data.batching import (
-    FRAMES_MULTIPLE,
+    COARSE,
+    FINE,
     IGNORED,
     FixedRows,
     JoinedRows,
@@ -57,6 +58,18 @@ def test_no_batch_has_more_rows_than_allowed() -> None:
     assert max(map(len, plan_batches([0.1] * 100, 60, 0, 0, max_rows=7))) == 7
 
 
+def test_coarse_padding_makes_few_shapes() -> None:
+    rows = [Row(torch.zeros(8, 2 * round(50 * s)), tuple(range(4 + round(3 * s))), 1) for s in DURATIONS]
+    shapes: dict[object, set[object]] = {}
+    for padding in (FINE, COARSE):
+        plans = [plan_batches(DURATIONS, 60, 1, epoch, padding=padding) for epoch in range(20)]
+        assert all(sorted(i for batch in plan for i in batch) == list(range(300)) for plan in plans)
+        batches = [collate([rows[i] for i in batch], padding) for plan in plans for batch in plan]
+        assert all(batch.mel.shape[0] * batch.mel.shape[2] <= 6000 for batch in batches) or padding is FINE
+        shapes[padding] = {batch.shape for batch in batches}
+    assert len(shapes[COARSE]) < len(shapes[FINE]) / 2
+
+
 def test_a_row_starts_with_exactly_one_start_of_transcript() -> None:
     row = ENCODER.row(toy_speech(0.5, 0), "ala ma kota", "pl")
     start = TOKENIZER.start_sequence("pl")
@@ -93,7 +106,7 @@ def test_pretraining_learns_the_language_token_too() -> None:
 def test_padding_is_silent_and_counted_out() -> None:
     short, long = (ENCODER.row(toy_speech(s, 0), "kot", "pl") for s in (0.5, 1.0))
     batch = collate([short, long])
-    assert batch.mel.shape[2] % FRAMES_MULTIPLE == 0
+    assert batch.mel.shape[2] % FINE.frames == 0
     assert batch.n_positions is not None
     assert batch.n_positions.tolist() == [short.mel.shape[1] // 2, long.mel.shape[1] // 2]
     assert (batch.mel[0, :, short.mel.shape[1] :] == 0).all()

@@ -12,7 +12,16 @@ from toy_whisper import toy_backbone, toy_bank, toy_speech
 
 from lora_whisper.audio import N_SAMPLES, SAMPLE_RATE, features
 from lora_whisper.audio_file import Samples
-from lora_whisper.decoding.clips import Clip, checked_samples, pad, plan, windows
+from lora_whisper.decoding.clips import (
+    Clip,
+    checked_samples,
+    n_frames,
+    pad,
+    padded_features,
+    plan,
+    transformed_together,
+    windows,
+)
 from lora_whisper.decoding.search import DecodingOptions
 from lora_whisper.decoding.transcribe import LoraWhisper, Target
 from lora_whisper.decoding.transcript import Transcript
@@ -102,6 +111,18 @@ def test_padding_marks_what_is_real() -> None:
     assert n_positions is not None
     assert n_positions.tolist() == [2, 5]
     assert pad([long, long])[1] is None
+
+
+def test_clips_transformed_together_are_as_if_alone() -> None:
+    clips = [toy_speech(duration_s, seed) for seed, duration_s in enumerate((1.0, 0.31, 2.5, 30.0))]
+    frames = [n_frames(len(clips[0]), "full"), *(n_frames(len(clip), "dynamic") for clip in clips[1:])]
+    cpu = torch.device("cpu")
+    mel, n_positions = transformed_together(clips, frames, 80, cpu)
+    pieces = [(Clip(clips[0]), "full"), *((Clip(clip), "dynamic") for clip in clips[1:])]
+    expected, positions = padded_features(pieces, 80, cpu)
+    torch.testing.assert_close(mel, expected, rtol=0, atol=1e-5)
+    assert n_positions is not None and positions is not None and torch.equal(n_positions, positions)
+    assert transformed_together(clips[:1] * 2, [frames[0]] * 2, 80, cpu)[1] is None
 
 
 # one file

@@ -25,12 +25,19 @@ def test_slots_are_distinct_and_ascending() -> None:
     assert Routing.one_per_row([NO_ADAPTER, NO_ADAPTER]).slots == ()
 
 
-def test_positions_point_into_slots() -> None:
-    routing = mixture()
-    positions = routing.positions.tolist()
-    for ids, row in zip(routing.adapter_ids.tolist(), positions, strict=True):
-        for slot, position in zip(ids, row, strict=True):
-            assert position == 0 if slot == NO_ADAPTER else routing.slots[position] == slot
+def test_each_row_owns_the_columns_of_its_route() -> None:
+    routing = Routing.of([((4, 1.0),), (), ((2, 1.0), (3, 0.5)), ((4, 1.0),)])
+    assert routing is not None
+    owned = routing.owned(((((2, 1.0), (3, 0.5)), 3), (((4, 1.0),), 2), (((9, 1.0),), 1)))
+    assert owned.tolist() == [[0, 0, 0, 1, 1, 0], [0] * 6, [1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 0]]
+
+
+def test_routes_that_were_given_are_those_that_are_read() -> None:
+    routes = [((4, 1.0),), (), ((2, 0.7), (3, 0.3))]
+    routing = Routing.of(routes)
+    assert routing is not None
+    assert routing.routes == Routing(routing.adapter_ids, routing.gates).routes
+    assert routing.slots == (2, 3, 4)
 
 
 def test_no_adapter_weighs_nothing() -> None:

@@ -10,66 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from toy_training import DIMS, Bench, equal, rows
 
-from lora_whisper.data.batching import FixedRows, Row
+from lora_whisper.data.batching import FixedRows
 from lora_whisper.errors import TrainingError, UsageError
-from lora_whisper.lora.layers import LoRALinear
-from lora_whisper.lora.parts import LowRank
-from lora_whisper.model.layers import Linear
-from lora_whisper.model.whisper import ModelDimensions, Whisper
+from lora_whisper.model.whisper import Whisper
 from lora_whisper.training import trainer
 from lora_whisper.training.checkpoint import latest_checkpoint
 from lora_whisper.training.methods import Track, full
 from lora_whisper.training.monitor import Monitor
 from lora_whisper.training.state import EpochReport, StepReport
 from lora_whisper.training.trainer import TrainConfig, group_by_length, train
-
-DIMS = ModelDimensions(8, 100, 16, 2, 1, 40, 32, 16, 2, 1)
-EOT = 39
-
-
-def rows(seed: int, count: int = 12) -> FixedRows:
-    generator = torch.Generator().manual_seed(seed)
-    made = []
-    for _ in range(count):
-        frames = 2 * int(torch.randint(10, 40, (1,), generator=generator))
-        n_tokens = int(torch.randint(3, 8, (1,), generator=generator))
-        text = range(seed % 7, seed % 7 + n_tokens)  # something that can be learned
-        made.append(Row(torch.randn(8, frames, generator=generator), (38, *text, EOT), 1))
-    return FixedRows(made)
-
-
-class Bench:
-    """A tiny frozen model with adapters, made alike at each call."""
-
-    def __init__(self, n_adapters: int = 2, dropout: float = 0.0) -> None:
-        self.model = Whisper(DIMS).initialise(0).requires_grad_(False)
-        self.model.decoder.token_embedding.weight *= 30  # logits that an adapter can move
-        self.parameters: list[dict[str, torch.nn.Parameter]] = [{} for _ in range(n_adapters)]
-        for path, layer in list(self.model.named_modules()):
-            if isinstance(layer, Linear):
-                adapted = LoRALinear.from_linear(layer)
-                self.model.set_submodule(path, adapted)
-                for slot, named in enumerate(self.parameters):
-                    generator = torch.Generator().manual_seed(slot)
-                    a = torch.randn(4, layer.in_features, generator=generator) * 0.2
-                    b = torch.randn(layer.out_features, 4, generator=generator) * 0.2
-                    part = LowRank(torch.nn.Parameter(a), torch.nn.Parameter(b), 1.0, dropout)
-                    adapted.adapters[slot] = part
-                    named |= {f"{path}.a": part.a, f"{path}.b": part.b}
-
-    def track(self, slot: int, dev: bool = True) -> Track:
-        return Track(
-            f"l{slot}",
-            self.parameters[slot],
-            rows(slot),
-            rows(100 + slot, 4) if dev else None,
-            ((slot, 1.0),),
-        )
-
-    def values(self, slot: int) -> dict[str, torch.Tensor]:
-        return {name: p.detach().clone() for name, p in self.parameters[slot].items()}
-
 
 CONFIG = TrainConfig(epochs=3, learning_rate=1e-2, batch_s=2.0, precision="fp32", save_every=2)
 
@@ -95,10 +46,6 @@ class Recorder(Monitor):
 
     def epoch(self, report: EpochReport) -> None:
         self.epochs.append(report)
-
-
-def equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
@@ -222,7 +169,7 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path, stop: int) -> None
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:]
 from test_trainer import Bench, CONFIG, Monitor, train
 
 class Kill(Monitor):
@@ -238,8 +185,9 @@ train(bench.model, [bench.track(0)], CONFIG, Path(sys.argv[1]), monitor=Kill())
 def test_a_killed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
     unbroken = Bench(1)
     train(unbroken.model, [unbroken.track(0)], CONFIG, tmp_path / "whole")
-    here = str(Path(__file__).parent)
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "cut"), here], check=False)
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "cut"), str(here), str(here.parent)]
+    killed = subprocess.run(command, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert latest_checkpoint(tmp_path / "cut") is not None
     resumed = Bench(1)
