@@ -29,7 +29,7 @@ from benchmarks.workload import (
     row_of,
     utterances,
 )
-from lora_whisper.data.batching import COARSE, FINE, FixedRows, Padding, RowSource, plan_batches
+from lora_whisper.data.batching import COARSE, FINE, FixedRows, RowSource, plan_batches
 from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.model.checkpoint import Backbone
 from lora_whisper.model.tokenizer import Tokenizer
@@ -132,13 +132,18 @@ def _n_rows(geometry: str, setting: Setting) -> int:
     return CPU_ROWS if geometry == TINY else LARGE_CPU_ROWS
 
 
-def budget_s(durations_s: Sequence[float], n_rows: int, padding: Padding = FINE) -> float:
+def budget_s(durations_s: Sequence[float], n_rows: int, on_gpu: bool = False) -> float:
     """Budget of a batch of ours with which there are as many steps as with `n_rows` rows in each."""
     budget = n_rows * sum(durations_s) / len(durations_s)
-    most = -(-len(durations_s) // n_rows)
-    while len(plan_batches(durations_s, budget, CONFIG.seed, epoch=0, padding=padding)) > most:
+    while len(_plan(durations_s, budget, on_gpu)) > -(-len(durations_s) // n_rows):
         budget *= 1.02
     return budget
+
+
+def _plan(durations_s: Sequence[float], budget: float, on_gpu: bool, epoch: int = 0) -> list[list[int]]:
+    """The batches of an epoch of ours."""
+    padding = replace(COARSE, budget_s=budget) if on_gpu else FINE
+    return plan_batches(durations_s, budget, CONFIG.seed, epoch, padding=padding)
 
 
 def _ours(name: str, geometry: str, setting: Setting) -> Variant:
@@ -147,19 +152,16 @@ def _ours(name: str, geometry: str, setting: Setting) -> Variant:
     ready = name == OURS
     rows = FixedRows([row_of(each, one) for each in speech]) if ready else FreshRows(speech, one)
     on_gpu = setting.device != "cpu"
-    n_epochs, counted, padding = (GPU_EPOCHS, GPU_COUNTED, COARSE) if on_gpu else (1, 1, FINE)
-    budget = budget_s(rows.durations_s, _n_rows(geometry, setting), padding)
+    n_epochs, counted = (GPU_EPOCHS, GPU_COUNTED) if on_gpu else (1, 1)
+    budget = budget_s(rows.durations_s, _n_rows(geometry, setting), on_gpu)
     config = replace(CONFIG, epochs=n_epochs, batch_s=budget)
-    plans = [
-        plan_batches(rows.durations_s, budget, CONFIG.seed, epoch, padding=padding)
-        for epoch in range(n_epochs)
-    ]
+    plans = [_plan(rows.durations_s, budget, on_gpu, epoch) for epoch in range(n_epochs)]
+    n_counted = sum(map(len, plans[-counted:]))
 
     def run() -> float:
         clock = Clock()
         train_once(one, rows, config, clock)
-        last = sum(map(len, plans[n_epochs - counted :]))
-        return (clock.times[-1] - clock.times[-1 - last]) / counted
+        return (clock.times[-1] - clock.times[-1 - n_counted]) / counted
 
     return Variant(name, run)
 

@@ -31,23 +31,42 @@ from lora_whisper.model.tokenizer import Tokenizer
 IGNORED = -100
 """Label of a position that has no loss."""
 
+MAX_ROWS = 64
+"""Most rows in a batch."""
+
 
 @dataclass(frozen=True)
 class Padding:
-    """Batches are padded to multiples of these, so that few shapes occur.
+    """How batches are padded, so that few shapes occur.
 
     Attributes:
-        frames: of mel frames.
-        tokens: of tokens.
-        planned: whether batches are planned by it: then those of one length have as many rows.
+        frames: mel frames are padded to multiples of it.
+        tokens: so are tokens.
+        most_tokens: that the decoder can hold.
+        budget_s: batches are planned and padded so that those of one width have as many rows as this budget
+            allows, as far as possible; 0: they are not.
     """
 
     frames: int
     tokens: int
-    planned: bool = False
+    most_tokens: int = 448
+    budget_s: float = 0.0
+
+    def n_rows(self, width: int) -> int:
+        """Rows of a batch of this width in frames, where it is planned."""
+        return max(1, min(MAX_ROWS, int(self.budget_s * FRAMES_PER_SECOND) // width))
+
+    def width(self, longest: int, n_rows: int) -> int:
+        """Frames to which so many rows are padded, the longest of which has so many."""
+        own = width = min(_rounded_up(longest, self.frames), N_FRAMES)
+        if not self.budget_s:
+            return own
+        while self.n_rows(width) > n_rows and width < N_FRAMES:
+            width = min(width + self.frames, N_FRAMES)
+        return width if self.n_rows(width) <= n_rows else own
 
 
-FINE, COARSE = Padding(32, 8), Padding(128, 16, planned=True)
+FINE, COARSE = Padding(32, 8), Padding(128, 64)
 """For oneDNN, which compiles a kernel for each new shape, and for a GPU, where each has a recording."""
 
 LONGEST_SLOWED_S = 25.0
@@ -304,7 +323,7 @@ def plan_batches(
     budget_s: float,
     seed: int,
     epoch: int,
-    max_rows: int = 64,
+    max_rows: int = MAX_ROWS,
     padding: Padding = FINE,
 ) -> list[list[int]]:
     """Batches of row indices for one epoch: similar lengths together, batches and rows in random order.
@@ -320,28 +339,33 @@ def plan_batches(
     generator = np.random.default_rng([seed, epoch])
     lengths = np.asarray(durations_s)
     jittered = lengths * generator.uniform(0.9, 1.1, len(lengths))  # neighbours differ between epochs
-    if padding.planned:
-        multiple_s = padding.frames / FRAMES_PER_SECOND
-        lengths = np.ceil(lengths / multiple_s) * multiple_s
+    order = np.argsort(jittered, kind="stable")
+    frames = np.round(lengths * FRAMES_PER_SECOND).astype(int)
     batches: list[list[int]] = []
-    current: list[int] = []
-    longest = 0.0
-    for index in np.argsort(jittered, kind="stable").tolist():
-        longest = max(longest, float(lengths[index]))
-        if current and (len(current) == max_rows or (len(current) + 1) * longest > budget_s):
-            batches.append(current)
-            current, longest = [], float(lengths[index])
-        current.append(index)
-    if current:
-        batches.append(current)
+    while len(order):
+        longest = np.maximum.accumulate(lengths[order[:max_rows]])
+        size = max(1, int((np.arange(1, len(longest) + 1) * longest <= budget_s).sum()))
+        if padding.budget_s:
+            size = _regular(np.maximum.accumulate(frames[order[:max_rows]]), padding)
+        batches.append(order[:size].tolist())
+        order = order[size:]
     return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def _regular(longest: NDArray[np.int64], padding: Padding) -> int:
+    """How many of the next rows make a batch; the longest of the first n has `longest[n - 1]` frames."""
+    sizes = np.arange(1, len(longest) + 1)
+    fitting = [n for n in sizes.tolist() if n <= padding.n_rows(padding.width(int(longest[n - 1]), MAX_ROWS))]
+    size = max(fitting, default=1)
+    return min(size, padding.n_rows(padding.width(int(longest[size - 1]), size)))
 
 
 def collate(rows: Sequence[Row], padding: Padding = FINE) -> Batch:
     """One batch of the rows, padded."""
     frames = [row.mel.shape[1] for row in rows]
-    width = min(_rounded_up(max(frames), padding.frames), N_FRAMES)
-    n_tokens = _rounded_up(max(len(row.tokens) for row in rows) - 1, padding.tokens)
+    width = padding.width(max(frames), len(rows))
+    n_tokens = max(len(row.tokens) for row in rows) - 1
+    n_tokens = max(n_tokens, min(_rounded_up(n_tokens, padding.tokens), padding.most_tokens))
     mel = torch.zeros(len(rows), rows[0].mel.shape[0], width)
     tokens = torch.full((len(rows), n_tokens), rows[0].tokens[-1])
     labels = torch.full((len(rows), n_tokens), IGNORED)

@@ -13,8 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lora_whisper.lora.products import Bundle, Factors, InferenceRun, LearningLayer, LearningRun, infer, learn
-from lora_whisper.lora.updates import Adapted
+from lora_whisper.lora.parts import LowRank
+from lora_whisper.lora.products import (
+    Bundle,
+    Factors,
+    InferenceRun,
+    LearningLayer,
+    LearningRun,
+    idle_pays,
+    infer,
+    infer_together,
+    learn,
+)
+from lora_whisper.lora.updates import Adapted, constant
 from lora_whisper.model.layers import KERNEL, Convolution, Linear
 from lora_whisper.model.precision import linear, working_precision
 from lora_whisper.model.routing import Groups, Route, Routing, Way
@@ -89,11 +100,13 @@ class LoRALinear(Adapted, Linear):
         """
         if not self.takes_part(routing):
             return partial(linear, weight=self.weight, bias=self.bias)
+        if self.weight.device.type != "cpu" and not any(self._by_position(run.route) for run in routing.runs):
+            ranks = {route: sum(len(part.a) for part, _ in used) for route, used in self._used(routing)}
+            if idle_pays(list(ranks.values()), length, self.weight):
+                owned = routing.owned(tuple(ranks.items()))
+                return infer_together(self.weight, self.bias, self._together(routing), owned, dtype)
         runs = self._factors(routing)
-        side_by_side = None if self.weight.device.type == "cpu" else partial(self._together, routing)
-        return infer(
-            self.weight, self.bias, runs, length, dtype, lambda: self._grouped(routing), side_by_side
-        )
+        return infer(self.weight, self.bias, runs, length, dtype, lambda: self._grouped(routing))
 
     def _gated(self, routing: Routing) -> bool:
         return bool(self.gates) and any(slot in self.gates for slot in routing.slots)
@@ -141,24 +154,28 @@ class LoRALinear(Adapted, Linear):
             found = routing.memory[key] = Bundle.of([one for one in factors.values() if one is not None])
         return found, groups
 
-    def _together(self, routing: Routing) -> tuple[Factors, Tensor]:
-        """The factors of all routes of the batch as one, kept for it; which of them a row uses, (B, R)."""
-        factors: dict[Route, Factors | None] = routing.memory[self]  # type: ignore[assignment]
-        used = {route: one for route, one in factors.items() if one is not None}
-        key = (self, tuple(used), "together")
+    def _together(self, routing: Routing) -> Factors:
+        """The factors of all routes of the batch as one, which are kept for it."""
+        used = self._used(routing)
+        key = (self, tuple(route for route, _ in used), "together")
         found = routing.memory.get(key)
         if not isinstance(found, Factors):
-            a, b = torch.cat([one.a for one in used.values()]), torch.cat([one.b for one in used.values()], 1)
-            found = routing.memory[key] = Factors(a, b)
-        return found, routing.owned(tuple((route, one.a.shape[0]) for route, one in used.items()))
+            parts = [one for _, parts in used for one in parts]
+            scales = tuple(part.scale * weight for part, weight in parts for _ in range(len(part.a)))
+            dtype = self.weight.dtype
+            a = torch.cat([part.a.to(dtype) for part, _ in parts])
+            b = torch.cat([part.b for part, _ in parts], 1) * constant(scales, torch.float32, a.device)
+            found = routing.memory[key] = Factors(a, b.to(dtype))
+        return found
+
+    def _used(self, routing: Routing) -> list[tuple[Route, list[tuple[LowRank, float]]]]:
+        """The routes of the batch that add something here, with what they add and its weights."""
+        routes = dict.fromkeys(run.route for run in routing.runs)
+        return [(route, used) for route in routes if (used := self._parts(route))]
 
     def _of_route(self, route: Route) -> Factors | None:
         """A and B of all adapters of a route, scaled, side by side; None if none has a part here."""
-        parts = [
-            (self.adapters[slot], weight)
-            for (slot, _), weight in zip(route, self._constant_weights(route), strict=True)
-            if slot in self.adapters
-        ]
+        parts = self._parts(route)
         if not parts:
             return None
         dtype = self.weight.dtype
@@ -166,21 +183,34 @@ class LoRALinear(Adapted, Linear):
         b = torch.cat([part.b * (part.scale * weight) for part, weight in parts], 1)
         return Factors(a.to(dtype), b.to(dtype))
 
+    def _parts(self, route: Route) -> list[tuple[LowRank, float]]:
+        """What the adapters of a route have here, and its weights where they do not depend on the inputs."""
+        return [
+            (self.adapters[slot], weight)
+            for (slot, _), weight in zip(route, self._constant_weights(route), strict=True)
+            if slot in self.adapters
+        ]
+
     def _constant_weights(self, route: Route) -> list[float]:
         """Weight of each adapter of a route here, as far as it does not depend on the inputs."""
         weights = [weight for _, weight in route]
         gate = self.gates.get(route[0][0]) if route else None
         if gate is None:
             return weights
-        if gate.by_position:
+        if self._by_position(route):
             return [1.0] * len(weights)
         return [weight * factor for weight, factor in zip(weights, gate.weight.tolist(), strict=False)]
 
+    def _by_position(self, route: Route) -> bool:
+        """Whether the weights of a route depend on the inputs here."""
+        gate = self.gates.get(route[0][0]) if route else None
+        return gate is not None and gate.by_position
+
     def _router(self, route: Route) -> Callable[[Tensor], Tensor] | None:
         """What weighs the adapters of a route at each position; None if that does not depend on it."""
-        gate = self.gates.get(route[0][0]) if route else None
-        if gate is None or not gate.by_position:
+        if not self._by_position(route):
             return None
+        gate = self.gates[route[0][0]]
         ranks = [len(self.adapters[slot].a) if slot in self.adapters else 0 for slot, _ in route]
         device = gate.weight.device
         owners = torch.arange(len(route), device=device).repeat_interleave(torch.tensor(ranks, device=device))

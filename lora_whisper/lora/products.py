@@ -109,7 +109,6 @@ def infer(
     length: int,
     dtype: torch.dtype,
     grouped: Callable[[], tuple[Bundle, Groups] | None] = lambda: None,
-    together: Callable[[], tuple[Factors, Tensor]] | None = None,
 ) -> Way:
     """How a batch goes through a layer, without gradients: x (B, L, in) → (B, L, out).
 
@@ -122,18 +121,12 @@ def infer(
         length: L.
         dtype: to work in.
         grouped: makes the factors of all runs and their rows as groups; None if they do not group well.
-        together: makes the factors of all runs as one, and which of them each row uses, 0 or 1 (B, R); None
-            where small kernels cost little: on a CPU.
     """
     weight = converted(weight, dtype)
     bias = None if bias is None else converted(bias, dtype)
     work: Way
     if any(run.gate is not None for run in runs):
         work = partial(_gated_runs, weight, bias, [_in(run, dtype) for run in runs])
-    elif together is not None and _idle_pays(runs, length, weight):
-        factors, owned = together()
-        a, b, owned = (one.to(dtype) for one in (factors.a, factors.b, owned))
-        work = partial(_together, weight, bias, Factors(a, b), owned.unsqueeze(1))
     elif any(_merging_pays(run, length, weight) for run in runs):
         work = partial(_merged_runs, weight, bias, runs)
     elif len(runs) > 1 and (several := grouped()) is not None:
@@ -142,6 +135,34 @@ def infer(
     else:
         work = partial(_added_runs, weight, bias, [_in(run, dtype) for run in runs])
     return partial(_in_precision, dtype, work)
+
+
+def infer_together(
+    weight: Tensor, bias: Tensor | None, factors: Factors, owned: Tensor, dtype: torch.dtype
+) -> Way:
+    """The same for a GPU, which would rather compute in vain than start many small kernels.
+
+    Every row goes through the factors of all routes; those that are not its own weigh nothing.
+
+    Args:
+        weight: (out, in).
+        bias: (out,), or None.
+        factors: of all routes, as one.
+        owned: which of them each row uses, 0 or 1, (B, R).
+        dtype: to work in.
+    """
+    weight = converted(weight, dtype)
+    bias = None if bias is None else converted(bias, dtype)
+    a, b, owned = (one.to(dtype) for one in (factors.a, factors.b, owned))
+    work = partial(_weighed, weight, bias, Factors(a, b), owned.unsqueeze(1))
+    return partial(_in_precision, dtype, work)
+
+
+def idle_pays(ranks: Sequence[int], length: int, weight: Tensor) -> bool:
+    """Whether `infer_together` is quicker with factors of these ranks for rows of so many positions."""
+    n_out, n_in = weight.shape
+    few = length * (len(ranks) - 1) <= MOST_IDLE
+    return len(ranks) > 1 and (few or sum(ranks) * (n_in + n_out) <= n_in * n_out)
 
 
 def _in(run: InferenceRun, dtype: torch.dtype) -> InferenceRun:
@@ -183,8 +204,8 @@ def _added_runs(weight: Tensor, bias: Tensor | None, runs: Sequence[InferenceRun
     return y
 
 
-def _together(weight: Tensor, bias: Tensor | None, factors: Factors, owned: Tensor, x: Tensor) -> Tensor:
-    """The layer, and every row through the factors of all; those that are not its own weigh nothing."""
+def _weighed(weight: Tensor, bias: Tensor | None, factors: Factors, owned: Tensor, x: Tensor) -> Tensor:
+    """The layer, and the updates of all rows in two products."""
     y = F.linear(x, weight, bias)
     low = F.linear(x, factors.a).mul_(owned)
     y.view(-1, y.shape[2]).addmm_(low.view(-1, low.shape[2]), factors.b.T)
@@ -232,14 +253,6 @@ def _add(y: Tensor, x: Tensor, factors: Factors) -> None:
     """Add the update of x (b, L, in) to y (b, L, out), in place."""
     a, b = (factor.to(x.dtype) for factor in (factors.a, factors.b))
     y.view(-1, y.shape[2]).addmm_(x.flatten(0, 1) @ a.T, b.T)
-
-
-def _idle_pays(runs: Sequence[InferenceRun], length: int, weight: Tensor) -> bool:
-    """Whether a GPU is quicker with the factors of all runs in two products than with many small kernels."""
-    n_out, n_in = weight.shape
-    ranks = {id(run.factors): run.factors.a.shape[0] for run in runs if run.factors is not None}
-    few = length * (len(ranks) - 1) <= MOST_IDLE
-    return len(ranks) > 1 and (few or sum(ranks.values()) * (n_in + n_out) <= n_in * n_out)
 
 
 def _merging_pays(run: InferenceRun, length: int, weight: Tensor) -> bool:

@@ -189,7 +189,7 @@ class Routing:
         return torch.tensor(order, device=self.adapter_ids.device)
 
     def joined(self, other: "Routing") -> "Routing":
-        """Routing of the rows of both, these first; layers have to make anew what they keep for a batch."""
+        """Routing of the rows of both, these first; what layers keep stays if both share it."""
         width = max(self.adapter_ids.shape[1], other.adapter_ids.shape[1])
         ids, gates = (
             torch.cat([F.pad(part, (0, width - part.shape[1]), value=filler) for part in parts])
@@ -198,7 +198,8 @@ class Routing:
                 ((self.gates, other.gates), 0.0),
             )
         )
-        return Routing(ids, gates, leases=(*self._every_lease(), *other._every_lease()))
+        memory = self.memory if self.memory is other.memory else {}
+        return Routing(ids, gates, memory=memory, leases=(*self._every_lease(), *other._every_lease()))
 
     def _every_lease(self) -> tuple[object, ...]:
         return self.leases or (None,) * len(self.adapter_ids)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from lora_whisper.data.augment import spec_augment
-from lora_whisper.data.batching import COARSE, FINE, Row, collate, plan_batches
+from lora_whisper.data.batching import COARSE, FINE, Padding, Row, collate, plan_batches
 from lora_whisper.errors import TrainingError, UsageError
 from lora_whisper.model.whisper import Whisper
 from lora_whisper.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
@@ -135,7 +135,7 @@ class _Trainer:
     ) -> None:
         self.model, self.config, self.folder = model, config, folder
         self.validate, self.monitor = validate, monitor
-        self.padding = FINE if model.device.type == "cpu" else COARSE
+        self.padding = padding_of(config, model)
         self.states = [self._start(track) for track in tracks]
         self.precision = resolve_precision(config.precision, model.device)
         self.gradients = Gradients.fastest(model, self.precision)
@@ -290,6 +290,13 @@ def _on_one_core(reader: ThreadPoolExecutor) -> None:
     reader.submit(torch.get_num_threads).result()  # or the thread would take over the number of all later
     reader.submit(torch.set_num_threads, 1).result()
     torch.set_num_threads(n_threads)  # new threads have the number of this one again
+
+
+def padding_of(config: TrainConfig, model: Whisper) -> Padding:
+    """How batches are padded where the model is."""
+    if model.device.type == "cpu":
+        return FINE
+    return replace(COARSE, most_tokens=model.dims.n_text_ctx, budget_s=config.batch_s)
 
 
 def restore(track: Track, values: dict[str, Tensor]) -> None:

@@ -58,16 +58,43 @@ def test_no_batch_has_more_rows_than_allowed() -> None:
     assert max(map(len, plan_batches([0.1] * 100, 60, 0, 0, max_rows=7))) == 7
 
 
-def test_coarse_padding_makes_few_shapes() -> None:
+def test_planned_padding_makes_few_shapes() -> None:
     rows = [Row(torch.zeros(8, 2 * round(50 * s)), tuple(range(4 + round(3 * s))), 1) for s in DURATIONS]
-    shapes: dict[object, set[object]] = {}
-    for padding in (FINE, COARSE):
+    shapes: dict[str, set[object]] = {}
+    for name, padding in (("fine", FINE), ("coarse", COARSE), ("planned", replace(COARSE, budget_s=60.0))):
         plans = [plan_batches(DURATIONS, 60, 1, epoch, padding=padding) for epoch in range(20)]
         assert all(sorted(i for batch in plan for i in batch) == list(range(300)) for plan in plans)
         batches = [collate([rows[i] for i in batch], padding) for plan in plans for batch in plan]
-        assert all(batch.mel.shape[0] * batch.mel.shape[2] <= 6000 for batch in batches) or padding is FINE
-        shapes[padding] = {batch.shape for batch in batches}
-    assert len(shapes[COARSE]) < len(shapes[FINE]) / 2
+        shapes[name] = {batch.shape for batch in batches}
+        if name == "planned":
+            assert all(len(batch.mel) * batch.mel.shape[2] <= 6000 for batch in batches)
+            assert sum(batch.mel.shape[0] * batch.mel.shape[2] for batch in batches) < 1.2 * 20 * 100 * sum(
+                DURATIONS
+            )
+    assert len(shapes["planned"]) < len(shapes["coarse"]) / 2 < len(shapes["fine"]) / 4
+
+
+@pytest.mark.parametrize(
+    ("longest", "n_rows", "width"),
+    [
+        (1190, 5, 1280),
+        (1190, 4, 1408),
+        (1190, 3, 1664),
+        (1190, 1, 1280),
+        (2999, 2, 3000),
+        (2999, 1, 3000),
+        (100, 64, 128),
+    ],
+)
+def test_a_batch_with_too_few_rows_is_padded_as_a_longer_one(longest: int, n_rows: int, width: int) -> None:
+    """6,400 frames: five rows of 1,280, four of 1,408, three of 1,664 and more; two of 3,000."""
+    assert replace(COARSE, budget_s=64.0).width(longest, n_rows) == width
+
+
+def test_tokens_are_padded_to_no_more_than_the_decoder_holds() -> None:
+    rows = [Row(torch.zeros(8, 100), tuple(range(40)), 1)]
+    assert collate(rows, COARSE).tokens.shape == (1, 64)
+    assert collate(rows, replace(COARSE, most_tokens=48)).tokens.shape == (1, 48)
 
 
 def test_a_row_starts_with_exactly_one_start_of_transcript() -> None:
