@@ -99,12 +99,14 @@ class Variant:
         run: does it once and returns the seconds that count.
         warm_up: a shorter piece that meets the largest shapes; None for the work itself.
         theirs: whether it is a peer's, whose freed memory goes where it goes without us.
+        figures: what else the last run showed.
     """
 
     name: str
     run: Callable[[], float]
     warm_up: Callable[[], object] | None = None
     theirs: bool = False
+    figures: dict[str, float] = field(default_factory=dict)
 
     def prepare(self) -> None:
         """Do it once without looking at the clock."""

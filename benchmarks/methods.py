@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.machine import decoding_dtype
 from benchmarks.measure import Row, Setting, Variant, alternate, ratio_row, timed
-from benchmarks.workload import LANGUAGES, LORA, SMALL, TINY, backbone, bank_of
+from benchmarks.workload import LANGUAGES, SMALL, TINY, backbone, bank_of
 from lora_whisper.lora import products
 from lora_whisper.lora.layers import LoRALinear
 from lora_whisper.model.routing import Routing
@@ -67,9 +67,11 @@ def grouped(layer: LoRALinear, x: Tensor, routing: Routing) -> Tensor:
 
 def masked(layer: LoRALinear, x: Tensor, routing: Routing) -> Tensor:
     """Every row through all adapters side by side; those of others weigh nothing."""
-    factors, ranks = layer._together(routing), [(route, LORA.rank) for route, _ in layer._used(routing)]
-    owned = routing.owned(tuple(ranks)).to(x.dtype)
-    return products._weighed(layer.weight, layer.bias, factors, owned.unsqueeze(1), x)
+    side = layer._together(routing, length=1)
+    if side is None:
+        return F.linear(x, layer.weight, layer.bias) + layer.update(x, routing)
+    owned = routing.owned(side.ranks).to(x.dtype)
+    return products._weighed(layer.weight, layer.bias, side.factors, owned.unsqueeze(1), x)
 
 
 def merged(layer: LoRALinear, x: Tensor, routing: Routing) -> Tensor:

@@ -158,10 +158,10 @@ def transformed_together(
     clips: Sequence[Samples], frames: Sequence[int], n_mels: int, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
     """The same by one transform on the device, of clips with so many mel frames each."""
-    samples = torch.zeros(len(clips), max(frames) * HOP_LENGTH)
+    samples = torch.zeros(len(clips), max(frames) * HOP_LENGTH, pin_memory=device.type == "cuda")
     for row, clip in zip(samples, clips, strict=True):
         row[: len(clip)] = torch.from_numpy(clip)
-    batch = log_mel_spectrogram(samples.to(device), n_mels)
+    batch = log_mel_spectrogram(samples.to(device, non_blocking=True), n_mels)
     if min(frames) == max(frames):
         return batch, None
     ends = torch.tensor(frames, device=device)

@@ -7,7 +7,7 @@ clips → plan (similar lengths together) → load (one group ahead) → windows
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +28,7 @@ from lora_whisper.languages import language as find_language
 from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.model.checkpoint import Backbone, load_backbone
 from lora_whisper.model.language_id import detect_language
-
-if TYPE_CHECKING:
-    from lora_whisper.model.routing import Routing
+from lora_whisper.model.routing import Company
 
 BATCH_S = 240.0
 """Least seconds of audio, padding included, that are in work at once."""
@@ -268,16 +266,12 @@ class LoraWhisper:
         """
         parts = [(piece, target.context) for piece, target in zip(pieces, targets, strict=True)]
 
-        last: Routing | None = None
+        company = Company()
 
         def windows(rows: Sequence[int], starts: Tensor) -> Windows:
-            nonlocal last
             mel, n_positions = self._padded([parts[row] for row in rows])
             routing = self.bank.route([targets[row].adapter for row in rows])
-            if routing is not None and last is not None and routing.slots == last.slots:
-                routing = replace(routing, memory=last.memory)  # what layers keep of the same adapters
-            last = routing
-            return Windows(rows, mel, starts, n_positions, routing)
+            return Windows(rows, mel, starts, n_positions, routing and company.joined_by(routing))
 
         return decode_each(
             self.backbone,

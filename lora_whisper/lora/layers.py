@@ -7,6 +7,7 @@ that are usual.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -30,6 +31,21 @@ from lora_whisper.model.layers import KERNEL, Convolution, Linear
 from lora_whisper.model.precision import linear, working_precision
 from lora_whisper.model.routing import Groups, Route, Routing, Way
 from lora_whisper.model.whisper import Whisper
+
+
+@dataclass(frozen=True, eq=False)
+class SideBySide:
+    """The factors of several routes in a layer as one.
+
+    Attributes:
+        routes: which.
+        ranks: of each route that adds something here, in order.
+        factors: of all of them.
+    """
+
+    routes: frozenset[Route]
+    ranks: tuple[tuple[Route, int], ...]
+    factors: Factors
 
 
 class LoRALinear(Adapted, Linear):
@@ -100,11 +116,9 @@ class LoRALinear(Adapted, Linear):
         """
         if not self.takes_part(routing):
             return partial(linear, weight=self.weight, bias=self.bias)
-        if self.weight.device.type != "cpu" and not any(self._by_position(run.route) for run in routing.runs):
-            ranks = {route: sum(len(part.a) for part, _ in used) for route, used in self._used(routing)}
-            if idle_pays(list(ranks.values()), length, self.weight):
-                owned = routing.owned(tuple(ranks.items()))
-                return infer_together(self.weight, self.bias, self._together(routing), owned, dtype)
+        if self.weight.device.type != "cpu" and (side := self._together(routing, length)) is not None:
+            owned = routing.owned(side.ranks)
+            return infer_together(self.weight, self.bias, side.factors, owned, dtype)
         runs = self._factors(routing)
         return infer(self.weight, self.bias, runs, length, dtype, lambda: self._grouped(routing))
 
@@ -154,24 +168,35 @@ class LoRALinear(Adapted, Linear):
             found = routing.memory[key] = Bundle.of([one for one in factors.values() if one is not None])
         return found, groups
 
-    def _together(self, routing: Routing) -> Factors:
-        """The factors of all routes of the batch as one, which are kept for it."""
-        used = self._used(routing)
-        key = (self, tuple(route for route, _ in used), "together")
-        found = routing.memory.get(key)
-        if not isinstance(found, Factors):
-            parts = [one for _, parts in used for one in parts]
-            scales = tuple(part.scale * weight for part, weight in parts for _ in range(len(part.a)))
-            dtype = self.weight.dtype
-            a = torch.cat([part.a.to(dtype) for part, _ in parts])
-            b = torch.cat([part.b for part, _ in parts], 1) * constant(scales, torch.float32, a.device)
-            found = routing.memory[key] = Factors(a, b.to(dtype))
-        return found
+    def _together(self, routing: Routing, length: int) -> "SideBySide | None":
+        """The factors of all routes of the batch as one, kept for it; None where that does not pay."""
+        routes = {run.route for run in routing.runs if run.route}
+        if len(routes) < 2 or any(self._by_position(route) for route in routes):
+            return None
+        kept = routing.memory.get((self, "together"))
+        known = kept if isinstance(kept, SideBySide) else None
+        if known is not None and routes <= known.routes and idle_pays(known.ranks, length, self.weight):
+            return known
+        for wanted in (routes | known.routes if known else routes, routes):  # those before may come again
+            used = [(route, parts) for route in sorted(wanted) if (parts := self._parts(route))]
+            ranks = tuple((route, sum(part.a.shape[0] for part, _ in parts)) for route, parts in used)
+            if idle_pays(ranks, length, self.weight):
+                factors = self._joined([one for _, parts in used for one in parts])
+                made = SideBySide(frozenset(wanted), ranks, factors)
+                routing.memory[(self, "together")] = made
+                return made
+        return None
 
-    def _used(self, routing: Routing) -> list[tuple[Route, list[tuple[LowRank, float]]]]:
-        """The routes of the batch that add something here, with what they add and its weights."""
-        routes = dict.fromkeys(run.route for run in routing.runs)
-        return [(route, used) for route in routes if (used := self._parts(route))]
+    def _joined(self, parts: Sequence[tuple[LowRank, float]]) -> Factors:
+        """The parts with their weights, one behind the other."""
+        scales = tuple((part.scale * weight, part.a.shape[0]) for part, weight in parts)
+        a, b = torch.cat([part.a for part, _ in parts]), torch.cat([part.b for part, _ in parts], 1)
+        scale = scales[0][0]
+        if any(one != scale for one, _ in scales):
+            b = b * constant(tuple(one for one, rank in scales for _ in range(rank)), torch.float32, b.device)
+        elif scale != 1:
+            b = b * scale
+        return Factors(a.to(self.weight.dtype), b.to(self.weight.dtype))
 
     def _of_route(self, route: Route) -> Factors | None:
         """A and B of all adapters of a route, scaled, side by side; None if none has a part here."""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_whisper.model.precision import converted, working_precision
-from lora_whisper.model.routing import Groups, Way
+from lora_whisper.model.routing import Groups, Route, Way
 
 MERGE_WORTH, MERGE_WORTH_ROUNDED = 2, 8
 """How many of the products by factors a merged weight must spare for each of its numbers: it is added in
@@ -158,11 +158,11 @@ def infer_together(
     return partial(_in_precision, dtype, work)
 
 
-def idle_pays(ranks: Sequence[int], length: int, weight: Tensor) -> bool:
-    """Whether `infer_together` is quicker with factors of these ranks for rows of so many positions."""
+def idle_pays(ranks: Sequence[tuple[Route, int]], length: int, weight: Tensor) -> bool:
+    """Whether `infer_together` is quicker with routes of these ranks for rows of so many positions."""
     n_out, n_in = weight.shape
     few = length * (len(ranks) - 1) <= MOST_IDLE
-    return len(ranks) > 1 and (few or sum(ranks) * (n_in + n_out) <= n_in * n_out)
+    return len(ranks) > 1 and (few or sum(rank for _, rank in ranks) * (n_in + n_out) <= n_in * n_out)
 
 
 def _in(run: InferenceRun, dtype: torch.dtype) -> InferenceRun:

@@ -1,7 +1,7 @@
 """Which adapters each row of a batch uses: the one value that travels with every forward pass."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 
@@ -12,6 +12,9 @@ from torch import Tensor
 NO_ADAPTER = -1
 """Slot of a row that uses the bare backbone inside a mixed batch."""
 
+
+MOST_IN_COMPANY = 16
+"""Adapters of which layers keep something from one batch to the next."""
 
 Route = tuple[tuple[int, float], ...]
 """What one row uses: slots of the adapter bank with their weights. The first is the row's own adapter, the
@@ -203,3 +206,24 @@ class Routing:
 
     def _every_lease(self) -> tuple[object, ...]:
         return self.leases or (None,) * len(self.adapter_ids)
+
+
+class Company:
+    """The adapters of batches that follow each other: what layers keep of them need not be made anew.
+
+    They stay in memory as long as what is kept of them; when there are too many, others take their place.
+    """
+
+    def __init__(self) -> None:
+        self._slots: frozenset[int] = frozenset()
+        self._memory: dict[object, object] = {}
+
+    def joined_by(self, routing: Routing) -> Routing:
+        """The routing of the next batch with what is kept."""
+        slots = self._slots | frozenset(routing.slots)
+        if len(slots) > MOST_IN_COMPANY:
+            slots, self._memory = frozenset(routing.slots), {}
+        if slots != self._slots:
+            self._memory["leases", slots] = routing.leases
+        self._slots = slots
+        return replace(routing, memory=self._memory)

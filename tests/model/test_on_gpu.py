@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from toy_whisper import toy_backbone, toy_bank
+from toy_whisper import toy_backbone, toy_bank, toy_speech
 
+from lora_whisper.decoding.clips import Clip, padded_features
 from lora_whisper.decoding.search import GREEDY, Decoded, DecodingOptions, decode
 from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.model.replay import Decoder
@@ -65,6 +66,15 @@ def test_graphs_hear_the_same(options: DecodingOptions, n_rows: int, monkeypatch
     for one, other in zip(found, heard(bank, options), strict=True):
         assert one.tokens == other.tokens
         assert one.avg_logprob == pytest.approx(other.avg_logprob, abs=1e-4)
+
+
+def test_a_gpu_transforms_what_a_cpu_transforms() -> None:
+    pieces = [
+        (Clip(toy_speech(duration_s, seed)), "dynamic") for seed, duration_s in enumerate((1.0, 0.4, 3.0))
+    ]
+    there, here = (padded_features(pieces, 80, torch.device(device)) for device in ("cuda", "cpu"))
+    for one, other in zip(there, here, strict=True):
+        torch.testing.assert_close(one.cpu(), other, rtol=0, atol=1e-4)
 
 
 def test_a_gpu_hears_what_a_cpu_hears() -> None:

@@ -1,9 +1,11 @@
 """Routing: which adapters each row uses."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from lora_whisper.model.routing import NO_ADAPTER, Routing
+from lora_whisper.model.routing import NO_ADAPTER, Company, Routing
 
 
 def mixture() -> Routing:
@@ -97,3 +99,18 @@ def test_positions_of_rows_become_rows() -> None:
     assert positions.runs == Routing(positions.adapter_ids, positions.gates).runs
     assert positions.memory is routing.memory
     assert positions.groups((((3, 1.0),), ((1, 1.0),))) is None
+
+
+def test_what_layers_keep_is_kept_for_the_same_company_and_no_other() -> None:
+    company = Company()
+    first, second, third = (
+        Routing.one_per_row(range(start, stop)) for start, stop in ((0, 8), (4, 16), (14, 18))
+    )
+    leases = (object(), object())
+    first = company.joined_by(replace(first, leases=leases))
+    first.memory["layer"] = "factors"
+    assert company.joined_by(second).memory is first.memory
+    assert leases in first.memory.values()
+    assert company.joined_by(third).memory == {("leases", frozenset(range(14, 18))): ()}
+    joined = first.joined(company.joined_by(first))
+    assert joined.memory == {} and first.joined(first).memory is first.memory

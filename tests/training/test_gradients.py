@@ -1,11 +1,12 @@
 """What is recorded computes, from the batch in its memory, what would have been computed anew."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from toy_training import Bench, equal
+from toy_training import DIMS, Bench, equal
 
 from lora_whisper.data.batching import COARSE
 from lora_whisper.model.replay import Work
@@ -96,7 +97,8 @@ def test_a_gpu_learns_the_same_from_graphs(
 
 @needs_gpu
 def test_a_gpu_learns_what_a_cpu_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lora_whisper.training.trainer.FINE", COARSE)  # the same batches
+    padding = replace(COARSE, most_tokens=DIMS.n_text_ctx, budget_s=CONFIG.batch_s)
+    monkeypatch.setattr("lora_whisper.training.trainer.padding_of", lambda *_: padding)  # the same batches
     curves = []
     for device in ("cuda", "cpu"):
         bench, losses = Bench(2, 0.0, device), Losses()
