@@ -57,15 +57,20 @@ class Greedy:
         max_tokens: the limit, the end of text included.
         eot: end of text.
         device: of the scores.
+        late: hear of the end of a row one step later, and let it have one more token that does not count: so
+            a GPU begins with the next step before anybody has to know how this one ended. None: on a GPU.
     """
 
-    def __init__(self, max_tokens: int, eot: int, device: torch.device) -> None:
+    def __init__(self, max_tokens: int, eot: int, device: torch.device, late: bool | None = None) -> None:
         self._eot, self._limit = eot, max_tokens
+        self._late = device.type == "cuda" if late is None else late
         self._n_rows = 0
         self._rows = torch.empty(0, dtype=torch.int64, device=device)  # their numbers
         self._said = self._rows  # how many tokens each has
-        self._tokens = torch.empty(0, max_tokens, dtype=torch.int64, device=device)
+        self._tokens = torch.empty(0, max_tokens + 1, dtype=torch.int64, device=device)
         self._logprobs = torch.empty(0, device=device)
+        self._goes_on = torch.empty(0, dtype=torch.bool, device=device)
+        self._told = _Told(self._goes_on)
         self._done: list[tuple[int, Hypothesis]] = []
 
     def __len__(self) -> int:
@@ -79,32 +84,62 @@ class Greedy:
         self._said = F.pad(self._said, (0, n_rows))[order]
         self._tokens = F.pad(self._tokens, (0, 0, 0, n_rows), value=self._eot)[order]
         self._logprobs = F.pad(self._logprobs, (0, n_rows))[order]
+        self._goes_on = F.pad(self._goes_on, (0, n_rows), value=True)[order]
+        self._told = _Told(self._goes_on)
 
     def step(self, scores: Tensor) -> tuple[Tensor | None, Tensor]:
         """See `Search`."""
         best, tokens = (each.squeeze(1) for each in most_probable(scores, 1))
         self._tokens.scatter_(1, self._said.unsqueeze(1), tokens.unsqueeze(1))
-        self._logprobs += best
-        self._said += 1
-        goes_on = (tokens != self._eot) & (self._said < self._limit)
-        alive = goes_on.nonzero().squeeze(1)
-        if len(alive) == len(tokens):
+        self._logprobs += best.where(self._goes_on, 0.0)
+        self._said += self._goes_on
+        told = self._told
+        self._goes_on = self._goes_on & (tokens != self._eot) & (self._said < self._limit)
+        self._told = _Told(self._goes_on)
+        goes_on = (told if self._late else self._told).read()
+        if all(goes_on):
             return None, tokens
-        self._leave(~goes_on)
+        alive, gone = (
+            torch.tensor([row for row, one in enumerate(goes_on) if one == wanted], device=tokens.device)
+            for wanted in (True, False)
+        )
+        self._leave(gone.long())
+        alive = alive.long()
         self._rows, self._said = self._rows[alive], self._said[alive]
         self._tokens, self._logprobs = self._tokens[alive], self._logprobs[alive]
+        self._goes_on = self._goes_on[alive]
+        self._told = _Told(self._goes_on)
         return alive, tokens[alive]
 
-    def _leave(self, done: Tensor) -> None:
-        columns = (self._rows, self._tokens, self._logprobs)
-        for number, tokens, logprob in zip(*(one[done].tolist() for one in columns), strict=True):
-            length = tokens.index(self._eot) if self._eot in tokens else len(tokens)
+    def _leave(self, gone: Tensor) -> None:
+        columns = (self._rows, self._tokens, self._said, self._logprobs)
+        for number, tokens, said, logprob in zip(*(one[gone].tolist() for one in columns), strict=True):
+            length = said - (tokens[said - 1] == self._eot)
             self._done.append((number, Hypothesis(tuple(tokens[:length]), logprob)))
 
     def take(self) -> list[tuple[int, Hypothesis]]:
         """See `Search`."""
         done, self._done = self._done, []
         return done
+
+
+class _Told:
+    """What a device tells of flags, (n,), when it comes to them: to ask does not stop it."""
+
+    def __init__(self, flags: Tensor) -> None:
+        self._flags, self._there = flags, None
+        if flags.device.type == "cuda":
+            self._flags = torch.empty(flags.shape, dtype=flags.dtype, pin_memory=True)
+            self._flags.copy_(flags, non_blocking=True)
+            self._there = torch.cuda.Event()
+            self._there.record()
+
+    def read(self) -> list[bool]:
+        """The flags."""
+        if self._there is not None:
+            self._there.synchronize()
+        flags: list[bool] = self._flags.tolist()
+        return flags
 
 
 @dataclass

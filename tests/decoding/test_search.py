@@ -1,6 +1,7 @@
 """Decoding: a batch is its rows, whatever languages, lengths, prompts and adapters stand side by side."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from toy_whisper import MAX_TOKENS, toy_backbone, toy_bank
 from lora_whisper.decoding.lanes import Lanes
 from lora_whisper.decoding.rules import NOT_YET, suppression
 from lora_whisper.decoding.search import GREEDY, Decoded, DecodingOptions, decode
+from lora_whisper.decoding.strategies import Greedy
 from lora_whisper.errors import UnknownLanguage, UsageError
 from lora_whisper.lora.bank import AdapterBank, Expert, Gating
 from lora_whisper.lora.parts import LoRAConfig
@@ -242,6 +244,23 @@ def test_rows_that_enter_a_running_batch_are_as_if_alone(
             options=options,
         )
         assert same(found, alone)
+
+
+@pytest.mark.parametrize("options", [GREEDY, DecodingOptions(timestamps=True), DecodingOptions(max_tokens=3)])
+def test_a_device_that_tells_late_hears_the_same(
+    bank: AdapterBank, options: DecodingOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: rows get a token that does not count, at the end of the decoder's context, too."""
+    mel, n_positions = speech(5)
+    found = []
+    for late in (False, True):
+        monkeypatch.setattr("lora_whisper.decoding.search.Greedy", partial(Greedy, late=late))
+        monkeypatch.setattr("lora_whisper.decoding.search.MAX_ROWS", 4)
+        routing = bank.route(TAGS)
+        found.append(
+            decode(bank.backbone, mel, WORDS, n_positions=n_positions, routing=routing, options=options)
+        )
+    assert all(map(same, *found))
 
 
 def test_each_kind_of_search_is_another(bank: AdapterBank) -> None:

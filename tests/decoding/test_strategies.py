@@ -65,8 +65,20 @@ def test_one_beam_is_greedy(seed: int) -> None:
 
 def test_what_never_ends_is_returned_all_the_same() -> None:
     endless = torch.tensor([[0.0, -torch.inf, -torch.inf, -torch.inf]] * 4)
-    for search in (Beam(2, 4, EOT), Greedy(4, EOT, CPU), Sampling(0, 2, 1.0, 4, EOT, None)):
+    for search in (
+        Beam(2, 4, EOT),
+        Greedy(4, EOT, CPU),
+        Greedy(4, EOT, CPU, late=True),
+        Sampling(0, 2, 1.0, 4, EOT, None),
+    ):
         assert run(search, [endless])[0] == Hypothesis((0, 0, 0, 0), 0.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_to_hear_late_of_an_end_changes_nothing(seed: int) -> None:
+    chains = [chain(seed + 10 * row) for row in range(8)]
+    found, late = (run(Greedy(5, EOT, CPU, late), chains) for late in (False, True))
+    assert found == late and len({len(one.tokens) for one in found}) > 1
 
 
 def test_greedy_follows_rows_as_they_leave() -> None:
@@ -113,9 +125,10 @@ def test_the_best_of_several_draws_is_kept() -> None:
 
 @pytest.mark.parametrize("make", [
     lambda: Greedy(6, EOT, CPU),
+    lambda: Greedy(6, EOT, CPU, late=True),
     lambda: Beam(3, 6, EOT),
     lambda: Sampling(4, 3, 1.0, 6, EOT, None),
-], ids=["greedy", "beam", "drawn"])  # fmt: skip
+], ids=["greedy", "late", "beam", "drawn"])  # fmt: skip
 def test_rows_that_come_later_are_as_if_alone(make: Callable[[], Search]) -> None:
     chains = [chain(seed) for seed in range(12)]
     alone = [run(make(), [one])[0] for one in chains]
