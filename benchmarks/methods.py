@@ -67,11 +67,11 @@ def grouped(layer: LoRALinear, x: Tensor, routing: Routing) -> Tensor:
 
 def masked(layer: LoRALinear, x: Tensor, routing: Routing) -> Tensor:
     """Every row through all adapters side by side; those of others weigh nothing."""
-    side = layer._together(routing, length=1)
-    if side is None:
+    joint = layer._together(routing, length=1)
+    if joint is None:
         return F.linear(x, layer.weight, layer.bias) + layer.update(x, routing)
-    owned = routing.owned(side.ranks).to(x.dtype)
-    return products._weighed(layer.weight, layer.bias, side.factors, owned.unsqueeze(1), x)
+    owned = routing.owned(joint.ranks).to(x.dtype)
+    return products._weighed(layer.weight, layer.bias, joint.factors, owned.unsqueeze(1), x)
 
 
 def merged(layer: LoRALinear, x: Tensor, routing: Routing) -> Tensor:

@@ -271,7 +271,9 @@ class LoraWhisper:
         def windows(rows: Sequence[int], starts: Tensor) -> Windows:
             mel, n_positions = self._padded([parts[row] for row in rows])
             routing = self.bank.route([targets[row].adapter for row in rows])
-            return Windows(rows, mel, starts, n_positions, routing and company.joined_by(routing))
+            if routing is not None and mel.device.type != "cpu":  # a GPU would wait for what is made anew
+                routing = company.joined_by(routing)
+            return Windows(rows, mel, starts, n_positions, routing)
 
         return decode_each(
             self.backbone,

@@ -34,7 +34,7 @@ from lora_whisper.model.whisper import Whisper
 
 
 @dataclass(frozen=True, eq=False)
-class SideBySide:
+class JointFactors:
     """The factors of several routes in a layer as one.
 
     Attributes:
@@ -116,9 +116,9 @@ class LoRALinear(Adapted, Linear):
         """
         if not self.takes_part(routing):
             return partial(linear, weight=self.weight, bias=self.bias)
-        if self.weight.device.type != "cpu" and (side := self._together(routing, length)) is not None:
-            owned = routing.owned(side.ranks)
-            return infer_together(self.weight, self.bias, side.factors, owned, dtype)
+        if self.weight.device.type != "cpu" and (joint := self._together(routing, length)) is not None:
+            owned = routing.owned(joint.ranks)
+            return infer_together(self.weight, self.bias, joint.factors, owned, dtype)
         runs = self._factors(routing)
         return infer(self.weight, self.bias, runs, length, dtype, lambda: self._grouped(routing))
 
@@ -168,13 +168,13 @@ class LoRALinear(Adapted, Linear):
             found = routing.memory[key] = Bundle.of([one for one in factors.values() if one is not None])
         return found, groups
 
-    def _together(self, routing: Routing, length: int) -> "SideBySide | None":
+    def _together(self, routing: Routing, length: int) -> JointFactors | None:
         """The factors of all routes of the batch as one, kept for it; None where that does not pay."""
         routes = {run.route for run in routing.runs if run.route}
         if len(routes) < 2 or any(self._by_position(route) for route in routes):
             return None
         kept = routing.memory.get((self, "together"))
-        known = kept if isinstance(kept, SideBySide) else None
+        known = kept if isinstance(kept, JointFactors) else None
         if known is not None and routes <= known.routes and idle_pays(known.ranks, length, self.weight):
             return known
         for wanted in (routes | known.routes if known else routes, routes):  # those before may come again
@@ -182,31 +182,29 @@ class LoRALinear(Adapted, Linear):
             ranks = tuple((route, sum(part.a.shape[0] for part, _ in parts)) for route, parts in used)
             if idle_pays(ranks, length, self.weight):
                 factors = self._joined([one for _, parts in used for one in parts])
-                made = SideBySide(frozenset(wanted), ranks, factors)
+                made = JointFactors(frozenset(wanted), ranks, factors)
                 routing.memory[(self, "together")] = made
                 return made
         return None
 
     def _joined(self, parts: Sequence[tuple[LowRank, float]]) -> Factors:
         """The parts with their weights, one behind the other."""
-        scales = tuple((part.scale * weight, part.a.shape[0]) for part, weight in parts)
-        a, b = torch.cat([part.a for part, _ in parts]), torch.cat([part.b for part, _ in parts], 1)
-        scale = scales[0][0]
-        if any(one != scale for one, _ in scales):
-            b = b * constant(tuple(one for one, rank in scales for _ in range(rank)), torch.float32, b.device)
-        elif scale != 1:
-            b = b * scale
+        several = len(parts) > 1
+        a: Tensor = torch.cat([part.a for part, _ in parts]) if several else parts[0][0].a
+        b: Tensor = torch.cat([part.b for part, _ in parts], 1) if several else parts[0][0].b
+        scales = [part.scale * weight for part, weight in parts]
+        if len(set(scales)) > 1:
+            ranks = [part.a.shape[0] for part, _ in parts]
+            of_columns = (scale for scale, rank in zip(scales, ranks, strict=True) for _ in range(rank))
+            b = b * constant(tuple(of_columns), torch.float32, b.device)
+        elif scales[0] != 1:
+            b = b * scales[0]
         return Factors(a.to(self.weight.dtype), b.to(self.weight.dtype))
 
     def _of_route(self, route: Route) -> Factors | None:
         """A and B of all adapters of a route, scaled, side by side; None if none has a part here."""
         parts = self._parts(route)
-        if not parts:
-            return None
-        dtype = self.weight.dtype
-        a = torch.cat([part.a for part, _ in parts]) if len(parts) > 1 else parts[0][0].a
-        b = torch.cat([part.b * (part.scale * weight) for part, weight in parts], 1)
-        return Factors(a.to(dtype), b.to(dtype))
+        return self._joined(parts) if parts else None
 
     def _parts(self, route: Route) -> list[tuple[LowRank, float]]:
         """What the adapters of a route have here, and its weights where they do not depend on the inputs."""
