@@ -36,7 +36,7 @@ def _training(geometry: str, setting: Setting) -> Iterator[Row]:
         mib[name] = sum(_kept_bytes(weight) for weight in one.model.parameters()) / MIB
         rows = FixedRows([row_of(each, one) for each in utterances(N_ROWS, [LANGUAGE], length_s=LENGTH_S)])
         variants.append(Variant(name, partial(_step, one, rows)))
-    times = alternate(variants, setting.rounds(3))
+    times = alternate(variants, setting.rounds(2))
     for name in list(BITS)[1:]:
         figures = {"all_bits_mib": mib[ALL], "few_bits_mib": mib[name]}
         title = f"training, {geometry}, over {name} a weight, against all bits"

@@ -93,7 +93,7 @@ def _geometry(geometry: str, setting: Setting) -> Iterator[Row]:
     another = OURS_BF16 if on_cpu else LAUNCHED
     variants = [variant(name, geometry, setting) for name in (*theirs, OURS, another)]
     times = alternate(variants, setting.rounds(2 if on_cpu else 4))
-    memory = peaks("decoding", variants, geometry, setting)
+    memory = peaks("decoding", [one for one in variants if one.name != SET], geometry, setting)
     goals = GOALS if on_cpu else GPU_GOALS
     work = f"decoding, {geometry}, {n_utterances(setting)} utterances in 8 languages"
     for name in theirs:

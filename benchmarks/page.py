@@ -49,8 +49,11 @@ def section(result: Json) -> str:
     parts += [_topic(topic, [row for row in result["rows"] if row["topic"] == topic]) for topic in topics]
     if result["skipped"]:
         parts.append("\n".join(f"* Not measured: {name} ({why})" for name, why in result["skipped"].items()))
-    minutes = sum(result["seconds"].values()) / 60
-    parts.append(f"The run took {minutes:.0f} minutes{' (--quick)' if result['quick'] else ''}.")
+    if all(topic in result["seconds"] for topic in topics):
+        minutes = sum(result["seconds"].values()) / 60
+        parts.append(f"The run took {minutes:.0f} minutes{' (--quick)' if result['quick'] else ''}.")
+    else:
+        parts.append("The run was stopped before its end.")
     return "\n\n".join(parts)
 
 

@@ -99,7 +99,7 @@ def _geometry(geometry: str, setting: Setting) -> Iterator[Row]:
     pairs = _pairs(geometry, setting)
     names = (*pairs, *pairs.values())
     variants = [variant(name, geometry, setting) for name in names]
-    times = alternate(variants, setting.rounds(3 if geometry == TINY else 2))
+    times = alternate(variants, setting.rounds(2))
     seen = variants if geometry == TINY or setting.device != "cpu" else []  # or it would take minutes
     memory = peaks("training", seen, geometry, setting)
     audio_s = sum(one.duration_s for one in _speech(geometry, setting))

@@ -8,6 +8,8 @@ from lora_whisper.lora.parts import LowRank
 from lora_whisper.model.layers import Linear
 from lora_whisper.model.whisper import ModelDimensions, Whisper
 from lora_whisper.training.methods import Track
+from lora_whisper.training.monitor import Monitor
+from lora_whisper.training.state import StepReport
 
 DIMS = ModelDimensions(8, 100, 16, 2, 1, 40, 32, 16, 2, 1)
 EOT = 39
@@ -60,3 +62,13 @@ class Bench:
 
 def equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+class Losses(Monitor):
+    """Notes the losses of every step."""
+
+    def __init__(self) -> None:
+        self.all: list[dict[str, float]] = []
+
+    def step(self, report: StepReport) -> None:
+        self.all.append(report.losses)

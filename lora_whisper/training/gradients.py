@@ -15,7 +15,6 @@ from torch import Tensor
 
 from lora_whisper.data.batching import Batch
 from lora_whisper.model.replay import CUDARecorder, Recorder, Work
-from lora_whisper.model.routing import Routing
 from lora_whisper.model.whisper import Whisper
 from lora_whisper.training.losses import routing_of, track_losses
 from lora_whisper.training.methods import Track
@@ -55,48 +54,39 @@ class Gradients:
             sizes: rows of each track.
             batch: all rows, on any device.
         """
-        model = self._model
-        if self._record is None or model.encoder.recomputing:
-            routing = routing_of(tracks, sizes, model.device)
-            return self._computed(tracks, sizes, batch.to(model.device), routing)
+        if self._record is None or self._model.encoder.recomputing:
+            return self._computed(tracks, sizes, batch)
         key = (tuple(track.name for track in tracks), tuple(sizes), batch.shape)
         if key not in self._steps:
             self._steps[key] = None
-            routing = routing_of(tracks, sizes, model.device)
-            losses = self._computed(tracks, sizes, batch.to(model.device), routing)
+            losses = self._computed(tracks, sizes, batch)
             for track in tracks:
                 self._kept.setdefault(track.name, [p.grad for p in track.parameters.values()])
         else:
-            losses = self._replayed(key, tracks, sizes, batch)
+            step = self._steps[key] or self._recorded(self._record, tracks, sizes, batch)
+            self._steps[key] = step
+            losses = step(batch)
+            for track in tracks:
+                for parameter, grad in zip(track.parameters.values(), self._kept[track.name], strict=True):
+                    parameter.grad = grad
         self._steps.move_to_end(key)
         if len(self._steps) > MOST_RECORDED:
             self._steps.popitem(last=False)
         return losses
 
-    def _computed(
-        self, tracks: Sequence[Track], sizes: Sequence[int], batch: Batch, routing: Routing | None
-    ) -> Tensor:
+    def _computed(self, tracks: Sequence[Track], sizes: Sequence[int], batch: Batch) -> Tensor:
+        device = self._model.device
         with self._precision():
-            losses = track_losses(self._model, tracks, sizes, batch, routing)
+            routing = routing_of(tracks, sizes, device)
+            losses = track_losses(self._model, tracks, sizes, batch.to(device), routing)
         losses.sum().backward()
         return losses.detach()
 
-    def _replayed(self, key: object, tracks: Sequence[Track], sizes: Sequence[int], batch: Batch) -> Tensor:
-        """The same for a batch of a shape that came before."""
-        step = self._steps[key]
-        if step is None:
-            step = self._steps[key] = self._recorded(tracks, sizes, batch)
-        else:
-            step.batch.copy_(batch)
-        losses = step.replay()
-        for track in tracks:
-            for parameter, grad in zip(track.parameters.values(), self._kept[track.name], strict=True):
-                parameter.grad = grad
-        return losses
-
-    def _recorded(self, tracks: Sequence[Track], sizes: Sequence[int], batch: Batch) -> "_Step":
-        there = batch.to(self._model.device)
-        routing = routing_of(tracks, sizes, self._model.device)
+    def _recorded(
+        self, record: Recorder, tracks: Sequence[Track], sizes: Sequence[int], batch: Batch
+    ) -> "_Step":
+        device = self._model.device
+        there, routing = batch.to(device), routing_of(tracks, sizes, device)
         parameters = [one for track in tracks for one in track.parameters.values()]
         kept = [one for track in tracks for one in self._kept[track.name]]
 
@@ -108,13 +98,17 @@ class Gradients:
             torch._foreach_copy_([old for old, _ in pairs], [new for _, new in pairs])
             return losses.detach()
 
-        assert self._record is not None
-        return _Step(there, self._record(work))
+        return _Step(there, record(work))
 
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """A step that was recorded: fill its batch, then replay it."""
+    """A step that was recorded, and the batch in memory that it computes from."""
 
     batch: Batch
     replay: Work
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Losses of this batch, which is of the same shape."""
+        self.batch.copy_(batch)
+        return self.replay()

@@ -9,7 +9,7 @@ from its last checkpoint as if nothing had happened.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -24,7 +24,7 @@ from lora_whisper.data.batching import COARSE, FINE, Padding, Row, collate, plan
 from lora_whisper.errors import TrainingError, UsageError
 from lora_whisper.model.whisper import Whisper
 from lora_whisper.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from lora_whisper.training.gradients import Gradients
+from lora_whisper.training.gradients import Gradients, Precision
 from lora_whisper.training.losses import dev_loss
 from lora_whisper.training.methods import Track
 from lora_whisper.training.monitor import Monitor
@@ -306,7 +306,7 @@ def restore(track: Track, values: dict[str, Tensor]) -> None:
             track.parameters[name].copy_(value)
 
 
-def resolve_precision(name: str, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+def resolve_precision(name: str, device: torch.device) -> Precision:
     """What opens the autocast context of a precision on a device; "auto" picks bf16 where it is native."""
     if name == "auto":
         name = "bf16" if _native_bf16(device) else "fp32"

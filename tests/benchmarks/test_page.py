@@ -35,7 +35,7 @@ def result(**others):
     return {
         "machine": MACHINE,
         "quick": False,
-        "seconds": {"training": 90.0},
+        "seconds": {"training": 60.0, **dict.fromkeys(("decoding", "startup", "agreement", "floor"), 7.5)},
         "skipped": {},
         "rows": rows,
     } | others
@@ -54,6 +54,11 @@ def test_page_has_the_machine_and_every_row():
     assert "theirs peak 1,234 MiB" in text
     assert "* rank 32" in text
     assert "The run took 2 minutes." in text
+
+
+def test_a_run_that_was_stopped_says_so():
+    text = page([result(seconds={})])
+    assert "The run was stopped before its end." in text and "minutes" not in text
 
 
 def test_rows_without_a_goal_are_not_in_the_table_of_goals():

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from lora_whisper.errors import UsageError
 from lora_whisper.lora.layers import LoRAConvolution, LoRALinear
 from lora_whisper.lora.parts import Gate, LoRAConfig, LowRank
+from lora_whisper.lora.products import infer_together
 from lora_whisper.lora.updates import Adapted
 from lora_whisper.model.layers import Convolution, Linear
-from lora_whisper.model.routing import NO_ADAPTER, Routing
+from lora_whisper.model.routing import NO_ADAPTER, Company, Routing
 
 RANKS = {0: 4, 1: 2, 3: 8}  # slot 2 belongs to an adapter that leaves this layer alone
 IN, OUT = 12, 20
@@ -84,6 +85,53 @@ def mixture(ids: list[list[int]], gates: list[list[float]]) -> Routing:
 def test_equals_the_loop(routing: Routing, bias: bool) -> None:
     layer, x = make_layer(bias), inputs(3)
     torch.testing.assert_close(layer(x, routing), loop(layer, x, routing), atol=1e-5, rtol=1e-5)
+
+
+def at_once(layer: LoRALinear, x: Tensor, routing: Routing) -> Tensor:
+    """As a GPU does it."""
+    joint = layer._together(routing, x.shape[1])
+    assert joint is not None
+    owned = routing.owned(joint.ranks)
+    return infer_together(layer.weight, layer.bias, joint.factors, owned, x.dtype)(x)
+
+
+@pytest.mark.parametrize(
+    "routing",
+    [
+        Routing.one_per_row([3, 0, 1]),
+        Routing.one_per_row([NO_ADAPTER, 3, 0]),
+        mixture([[0, 1], [3, 0], [1, 3]], [[0.3, 0.7], [1.0, 0.5], [0.0, 2.0]]),
+        mixture([[0, NO_ADAPTER], [2, 1], [NO_ADAPTER] * 2], [[0.3, 0.7], [0.4, 0.6], [1, 1]]),
+    ],
+    ids=["three", "a bare row", "mixtures", "a mixture beside a bare row"],
+)
+@torch.no_grad()
+def test_all_adapters_at_once_equal_the_loop(routing: Routing) -> None:
+    layer, x = make_layer(), inputs(3)
+    found = at_once(layer, x, routing)
+    torch.testing.assert_close(found, loop(layer, x, routing), atol=1e-5, rtol=1e-5)
+    bare = [row for row, route in enumerate(routing.routes) if not route]
+    assert torch.equal(found[bare], layer.plain()(x)[bare])
+
+
+@torch.no_grad()
+def test_what_was_joined_serves_the_batches_that_follow() -> None:
+    layer, x, company = make_layer(), inputs(3), Company()
+    joints = []
+    for slots in ([0, 1, 1], [1, 0, NO_ADAPTER], [3, 1, 0], [0, 3, 3]):
+        routing = company.joined_by(Routing.one_per_row(slots))
+        torch.testing.assert_close(at_once(layer, x, routing), loop(layer, x, routing), atol=1e-5, rtol=1e-5)
+        joints.append(layer._together(routing, 5))
+    assert joints[0] is joints[1] and joints[2] is joints[3] is not joints[0]
+
+
+@torch.no_grad()
+def test_adapters_are_joined_where_that_pays() -> None:
+    layer = make_layer()
+    assert layer._together(Routing.one_per_row([1, 1, NO_ADAPTER]), 1) is None  # one adapter
+    assert layer._together(Routing.one_per_row([0, 1, 3]), 1) is not None
+    assert layer._together(Routing.one_per_row([0, 1, 3]), 5000) is None  # 14 ranks of 32 numbers for 240
+    assert layer._together(Routing.one_per_row([0, 1, 1]), 5000) is not None
 
 
 def test_each_row_of_a_mixed_batch_is_as_if_alone() -> None:

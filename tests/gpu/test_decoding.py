@@ -1,4 +1,4 @@
-"""What only a GPU can show: recorded steps are replayed there, and learn what a CPU learns."""
+"""What only a GPU can show: recorded steps are replayed there and hear what a CPU hears."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,7 @@ from toy_whisper import toy_backbone, toy_bank, toy_speech
 
 from lora_whisper.decoding.clips import Clip, padded_features
 from lora_whisper.decoding.search import GREEDY, Decoded, DecodingOptions, decode
+from lora_whisper.decoding.transcribe import LoraWhisper
 from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.model.replay import Decoder
 
@@ -81,3 +82,17 @@ def test_a_gpu_hears_what_a_cpu_hears() -> None:
     for one, other in zip(heard(on("cuda"), GREEDY), heard(on("cpu"), GREEDY), strict=True):
         assert one.tokens == other.tokens
         assert one.avg_logprob == pytest.approx(other.avg_logprob, abs=1e-3)
+
+
+def test_clips_in_several_groups_are_what_a_cpu_transcribes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What layers keep for a call serves groups with other languages, too."""
+    monkeypatch.setattr("lora_whisper.decoding.search.COMING_ROWS", 3)
+    clips = [Clip(toy_speech(0.3 + 0.1 * i, i), tag or "en") for i, tag in enumerate(TAGS)]
+    there, here = (
+        {one.index: one.transcript for one in LoraWhisper(bank.backbone, bank).transcribe_batch(clips)}
+        for bank in (on("cuda"), on("cpu"))
+    )
+    for index, expected in here.items():
+        found = there[index]
+        assert found is not None and expected is not None
+        assert [one.tokens for one in found.segments] == [one.tokens for one in expected.segments]
