@@ -58,7 +58,7 @@ def test_page_has_the_machine_and_every_row():
 
 def test_a_run_that_was_stopped_says_so():
     text = page([result(seconds={})])
-    assert "The run was stopped before its end." in text and "minutes" not in text
+    assert "The run was stopped before its end." in text and "The run took" not in text
 
 
 def test_rows_without_a_goal_are_not_in_the_table_of_goals():
