@@ -105,7 +105,7 @@ _NOTES = {
 
 def _beams(setting: Setting) -> dict[int, tuple[str, ...]]:
     """What is compared at each width of the beam, the widest first."""
-    return {5: (FASTER,)} if setting.quick else {5: (FASTER, SHORT), 1: (FASTER,)}
+    return {5: (FASTER,)} if setting.quick else {5: (FASTER,), 1: (FASTER, SHORT)}
 
 
 def _speech(setting: Setting) -> list[Speech]:
