@@ -132,7 +132,7 @@ class _Told:
             self._flags = torch.empty(flags.shape, dtype=flags.dtype, pin_memory=True)
             self._flags.copy_(flags, non_blocking=True)
             self._there = torch.cuda.Event()
-            self._there.record()
+            self._there.record(torch.cuda.current_stream(flags.device))  # another GPU may be the current one
 
     def read(self) -> list[bool]:
         """The flags."""

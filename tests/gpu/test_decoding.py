@@ -84,6 +84,13 @@ def test_a_gpu_hears_what_a_cpu_hears() -> None:
         assert one.avg_logprob == pytest.approx(other.avg_logprob, abs=1e-3)
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("options", [GREEDY, DecodingOptions(beams=4)], ids=["greedy", "beam"])
+def test_the_second_gpu_hears_the_same(options: DecodingOptions) -> None:
+    first, second = (heard(on(device), options) for device in ("cuda:0", "cuda:1"))
+    assert [one.tokens for one in first] == [one.tokens for one in second]
+
+
 def test_clips_in_several_groups_are_what_a_cpu_transcribes(monkeypatch: pytest.MonkeyPatch) -> None:
     """What layers keep for a call serves groups with other languages, too."""
     monkeypatch.setattr("lora_whisper.decoding.search.COMING_ROWS", 3)
