@@ -109,7 +109,7 @@ def _beams(setting: Setting) -> dict[int, tuple[str, ...]]:
 
 
 def _speech(setting: Setting) -> list[Speech]:
-    return utterances(16 if setting.quick else 64, LANGUAGES)
+    return utterances(8 if setting.quick else 64, LANGUAGES)
 
 
 def _ours(geometry: str, setting: Setting, beams: int) -> Callable[[], float]:

@@ -33,7 +33,7 @@ def measure(setting: Setting) -> Iterator[Row]:
     few = replace(setting, quick=True)
     peers = [] if setting.quick else [(training, training.BEST), (decoding, decoding.NAMES)]
     ours = [(training, training.OURS), (decoding, decoding.OURS)]
-    rounded = [(decoding, decoding.OURS_BF16)] if setting.device == "cpu" else []
+    rounded = [(decoding, decoding.OURS_BF16)] if setting.device == "cpu" and not setting.quick else []
     for topic, name in (*peers, *ours, *rounded):
         yield _row(topic.variant(name, TINY, few), topic.__name__.split(".")[-1])
         gc.collect()
