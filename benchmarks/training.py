@@ -145,10 +145,10 @@ def budget_s(durations_s: Sequence[float], n_rows: int, on_gpu: bool = False) ->
     return budget
 
 
-def _plan(durations_s: Sequence[float], budget: float, on_gpu: bool, epoch: int = 0) -> list[list[int]]:
-    """The batches of an epoch of ours."""
+def _plan(durations_s: Sequence[float], budget: float, on_gpu: bool) -> list[list[int]]:
+    """The batches of ours."""
     padding = replace(COARSE, budget_s=budget) if on_gpu else FINE
-    return plan_batches(durations_s, budget, CONFIG.seed, epoch, padding=padding)
+    return plan_batches(durations_s, budget, CONFIG.seed, epoch=0, padding=padding)
 
 
 def _ours(name: str, geometry: str, setting: Setting) -> Variant:
@@ -175,8 +175,8 @@ def _ours(name: str, geometry: str, setting: Setting) -> Variant:
     def warm_up() -> None:
         train_once(one, JoinedRows([rows] * GPU_WARM_UP), config, Clock())
 
-    variant = Variant(name, lambda: run(variant.figures), warm_up if on_gpu else None)
-    return variant
+    made = Variant(name, lambda: run(made.figures), warm_up if on_gpu else None)
+    return made
 
 
 def _theirs(name: str, geometry: str, setting: Setting) -> Variant:
