@@ -66,7 +66,7 @@ class Padding:
         return width if self.n_rows(width) <= n_rows else own
 
 
-FINE, COARSE = Padding(32, 8), Padding(128, 64)
+FINE, COARSE = Padding(64, 16), Padding(128, 64)
 """For oneDNN, which compiles a kernel for each new shape, and for a GPU, where each has a recording."""
 
 LONGEST_SLOWED_S = 25.0

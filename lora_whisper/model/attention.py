@@ -12,8 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lora_whisper.model.shapes import rounded_up
+
 SCORES_AT_ONCE = 3 << 20
 """Of as many heads of a row as have so many; in bf16 they and their gradients take 12 MiB."""
+
+WINDOW_STEP = 32
+"""Stretches are seen, in training, in windows of multiples of so many positions: few shapes."""
 
 Stretch = slice
 """Positions of one row."""
@@ -115,15 +120,37 @@ class _Within(torch.autograd.Function):
         extended = torch.cat([value, torch.ones_like(value[..., :1])], -1)
         d_query, d_key, d_value = (torch.empty_like(one) for one in (query, key, value))
         for own in ctx.stretches:
-            step = max(1, SCORES_AT_ONCE // (own.stop - own.start) ** 2)
+            window, inside = _window(own, query.shape[2])
+            step = max(1, SCORES_AT_ONCE // (window.stop - window.start) ** 2)
             for first in range(0, n_heads, step):
-                part = slice(None), slice(first, first + step), own
-                weights = (scaled[part] @ key[part].mT).softmax(-1)  # (1, heads, n, n)
-                d_value[part] = weights.mT @ d_output[part]
-                d_scores = (corrected[part] @ extended[part].mT).mul_(weights)
-                d_query[part] = (d_scores @ key[part]).mul_(scale)
-                d_key[part] = d_scores.mT @ scaled[part]
+                heads = slice(first, first + step)
+                seen, kept = (slice(None), heads, window), (slice(None), heads, own)
+                weights = _weights_within(scaled[seen], key[seen], inside)  # (1, heads, n, n)
+                d_value[kept] = (weights.mT @ d_output[seen])[:, :, inside]
+                d_scores = (corrected[seen] @ extended[seen].mT).mul_(weights)
+                d_query[kept] = (d_scores @ key[seen])[:, :, inside].mul_(scale)
+                d_key[kept] = (d_scores.mT @ scaled[seen])[:, :, inside]
         return d_query, d_key, d_value, None
+
+
+def _window(own: Stretch, n_positions: int) -> tuple[Stretch, Stretch]:
+    """A stretch and as many neighbours as its size is rounded up by, and where in it the stretch lies."""
+    length = own.stop - own.start
+    size = min(rounded_up(length, WINDOW_STEP), n_positions)
+    start = min(own.start, n_positions - size)
+    return slice(start, start + size), slice(own.start - start, own.stop - start)
+
+
+def _weights_within(scaled: Tensor, key: Tensor, inside: Stretch) -> Tensor:
+    """How much each position inside looks at each other, (1, H, n, n); zero where one is outside."""
+    scores = scaled @ key.mT
+    outside = slice(0, inside.start), slice(inside.stop, None)
+    for part in outside:
+        scores[..., part] = -torch.inf
+    weights = scores.softmax(-1)
+    for part in outside:
+        weights[..., part, :] = 0
+    return weights
 
 
 def causality(n_new: int, keys: Tensor) -> tuple[Tensor | None, bool]:

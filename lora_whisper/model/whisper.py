@@ -22,6 +22,7 @@ from lora_whisper.model.cache import Heard, KVCache
 from lora_whisper.model.layers import Convolution, LayerNorm, Linear
 from lora_whisper.model.precision import linear
 from lora_whisper.model.routing import Routing
+from lora_whisper.model.shapes import compiled, rounded_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -218,16 +219,21 @@ class AudioEncoder(BlockStack):
         A CPU gains from each position less; a GPU wants few large kernels.
         """
         n_rows, size = x.shape[:2]
-        real = None if mask is None else mask.flatten().nonzero().squeeze(1)
         lengths = [size] * n_rows if mask is None else mask.flatten(1).sum(1).tolist()
-        edges = [0, *accumulate(lengths)]
+        n_real = sum(lengths)
+        n_filler = rounded_up(n_real) - n_real if compiled(x) else 0  # a row of its own, which nobody hears
+        edges = [0, *accumulate(lengths), n_real + n_filler]
         stretches = [slice(*ends) for ends in pairwise(edges) if ends[0] < ends[1]]
         flat = x.flatten(0, 1)
-        packed = (flat if real is None else flat.index_select(0, real)).unsqueeze(1)
-        by_position = None if routing is None else routing.by_position(lengths)
+        real = None if mask is None else mask.flatten().nonzero().squeeze(1)
+        packed = flat if real is None else flat.index_select(0, real)
+        packed = F.pad(packed, (0, 0, 0, n_filler)).unsqueeze(1)
+        by_position = None
+        if routing is not None:
+            by_position = routing.by_position([*lengths[:-1], lengths[-1] + n_filler])
         for block in self.blocks:
             packed = self.run_block(block, packed, None, by_position, stretches)
-        packed = self.ln_post(packed).squeeze(1)
+        packed = self.ln_post(packed[:n_real]).squeeze(1)
         if real is not None:
             packed = packed.new_zeros(flat.shape).index_copy(0, real, packed)
         return packed.view(n_rows, size, -1)

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lora_whisper.data.batching import IGNORED, Batch, collate, plan_batches
 from lora_whisper.errors import UsageError
 from lora_whisper.model.routing import Routing
+from lora_whisper.model.shapes import compiled, rounded_up
 from lora_whisper.model.whisper import Whisper
 from lora_whisper.training.methods import Track
 from lora_whisper.training.token_loss import token_loss
@@ -56,8 +58,10 @@ def _with_labels(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """
     if hidden.device.type != "cpu":
         return hidden.flatten(0, 1), labels.flatten()
-    learned = labels != IGNORED
-    return hidden[learned], labels[learned]
+    learned = (labels != IGNORED).flatten().nonzero().squeeze(1)
+    n_filler = rounded_up(len(learned), 64) - len(learned) if compiled(hidden) else 0
+    said = hidden.flatten(0, 1).index_select(0, learned)
+    return F.pad(said, (0, 0, 0, n_filler)), F.pad(labels.flatten()[learned], (0, n_filler), value=IGNORED)
 
 
 def _part_of(batch: Batch, rows: slice) -> Batch:

@@ -145,6 +145,22 @@ def test_padded_rows_equal_each_row_alone(midget: Whisper) -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("precise", [True, False])
+def test_positions_are_filled_up_where_shapes_are_compiled(midget: Whisper, precise: bool) -> None:
+    """Found by profiling: the total of each batch was a shape of its own."""
+    sizes: list[int] = []
+    hook = midget.encoder.blocks[0].register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    try:
+        for lengths in ([50, 31], [49, 31]):
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=not precise):
+                audio = midget.encode(torch.randn(2, 16, 100), torch.tensor(lengths))
+            assert audio.shape[:2] == (2, 50)
+            assert not audio[1, lengths[1] :].any()
+    finally:
+        hook.remove()
+    assert sizes == ([81, 80] if precise else [88, 80])
+
+
 def test_positions_are_needed_to_ignore_padding(midget: Whisper) -> None:
     mel, tokens = masked(mel_frames(1, 16, 120), torch.tensor([33])), token_ids(1, 6, 500)
     with_mask = midget(mel, tokens, torch.tensor([33]))

@@ -52,3 +52,29 @@ def test_state_of_both_parts_is_found_in_one_place() -> None:
     optimizer.step()
     assert set(optimizer.state[model.blocks[0].weight]) == {"momentum_buffer"}
     assert set(optimizer.state[model.blocks[0].bias]) == {"step", "exp_avg", "exp_avg_sq"}
+
+
+def test_muon_is_that_of_torch() -> None:
+    torch.manual_seed(0)
+    ours, theirs = Toy(), Toy()
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = new_optimizer("muon", named(ours), 1e-2, 0.1)
+    matrices = [layer.weight for layer in theirs.blocks]
+    reference = torch.optim.Muon(matrices, lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(5):
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        optimizer.step()
+        reference.step()
+    for layer, matrix in zip(ours.blocks, matrices, strict=True):
+        torch.testing.assert_close(layer.weight, matrix, rtol=0, atol=2e-3)  # sums of bf16 in another order
+
+
+def test_muon_leaves_matrices_without_a_gradient() -> None:
+    model = Toy()
+    optimizer = new_optimizer("muon", named(model), 1e-2, 0.1)
+    before = model.blocks[1].weight.clone()
+    model.blocks[0].weight.grad = torch.ones_like(model.blocks[0].weight)
+    optimizer.step()
+    torch.testing.assert_close(model.blocks[1].weight, before, rtol=0, atol=0)
