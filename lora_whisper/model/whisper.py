@@ -9,7 +9,6 @@ V vocabulary.
 
 import math
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -20,9 +19,9 @@ from torch.utils.checkpoint import checkpoint
 from lora_whisper.model.attention import attention, attention_within, causality
 from lora_whisper.model.cache import Heard, KVCache
 from lora_whisper.model.layers import Convolution, LayerNorm, Linear
+from lora_whisper.model.packing import Packing
 from lora_whisper.model.precision import linear
 from lora_whisper.model.routing import Routing
-from lora_whisper.model.shapes import compiled, rounded_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -203,40 +202,19 @@ class AudioEncoder(BlockStack):
         self.ln_post = LayerNorm(dims.n_audio_state)
 
     def forward(self, mel: Tensor, mask: Tensor | None, routing: Routing | None) -> Tensor:
-        """Encoder output (B, S, D) of mel (B, M, T)."""
+        """Encoder output (B, S, D) of mel (B, M, T); on a CPU, no work is done for padding."""
         x = F.gelu(self.conv1(mel, routing))
         x = F.gelu(self.conv2(x, routing)).transpose(1, 2).contiguous()  # as all that is added to it
         x = x + self.positional_embedding[: x.shape[1]]
+        shape, packing = x.shape, None
         if x.device.type == "cpu" and (mask is not None or torch.is_grad_enabled()):
-            return self._without_padding(x, mask, routing)
+            packing = Packing.of(x, mask, routing)
+            x, mask, routing = packing.pack(x), None, packing.routing
+        stretches = packing.stretches if packing else ()
         for block in self.blocks:
-            x = self.run_block(block, x, mask, routing)
-        return self.ln_post(x)
-
-    def _without_padding(self, x: Tensor, mask: Tensor | None, routing: Routing | None) -> Tensor:
-        """The blocks' output (B, S, D) of x (B, S, D), all real positions as one row; zero at the others.
-
-        A CPU gains from each position less; a GPU wants few large kernels.
-        """
-        n_rows, size = x.shape[:2]
-        lengths = [size] * n_rows if mask is None else mask.flatten(1).sum(1).tolist()
-        n_real = sum(lengths)
-        n_filler = rounded_up(n_real) - n_real if compiled(x) else 0  # a row of its own, which nobody hears
-        edges = [0, *accumulate(lengths), n_real + n_filler]
-        stretches = [slice(*ends) for ends in pairwise(edges) if ends[0] < ends[1]]
-        flat = x.flatten(0, 1)
-        real = None if mask is None else mask.flatten().nonzero().squeeze(1)
-        packed = flat if real is None else flat.index_select(0, real)
-        packed = F.pad(packed, (0, 0, 0, n_filler)).unsqueeze(1)
-        by_position = None
-        if routing is not None:
-            by_position = routing.by_position([*lengths[:-1], lengths[-1] + n_filler])
-        for block in self.blocks:
-            packed = self.run_block(block, packed, None, by_position, stretches)
-        packed = self.ln_post(packed[:n_real]).squeeze(1)
-        if real is not None:
-            packed = packed.new_zeros(flat.shape).index_copy(0, real, packed)
-        return packed.view(n_rows, size, -1)
+            x = self.run_block(block, x, mask, routing, stretches)
+        x = self.ln_post(x)
+        return packing.unpack(x, shape) if packing else x
 
 
 class TextDecoder(BlockStack):
