@@ -17,12 +17,16 @@ from lora_whisper.errors import AudioError, UsageError
 VOICES = ("awb", "kal16", "rms", "slt")
 """A Scot, and two men and a woman from the United States."""
 
-LANGUAGE = "en"
 SPEAKERS = Condition(gain_db=(0.0, 0.0), speed=(0.88, 1.14), formants=(0.8, 1.25))
 """How far their voices are moved, so that there are more than four: pitch with speed, and formants."""
 
 _STRETCH = (0.7, 1.3)
 _RESTING_HZ = (75.0, 135.0)
+
+
+def speaks(language: str) -> bool:
+    """Whether flite speaks the language of this tag: English only."""
+    return language.split("-")[0] == "en"
 
 
 def speak(text: str, rng: np.random.Generator) -> Samples:

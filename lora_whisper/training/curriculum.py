@@ -140,7 +140,7 @@ class RowFactory:
 
     def _utterance(self, tag: str, rng: np.random.Generator) -> tuple[Samples, str]:
         text = self._text(tag, rng)
-        if self.curriculum.flite and tag == flite.LANGUAGE and rng.random() < self.curriculum.flite:
+        if self.curriculum.flite and flite.speaks(tag) and rng.random() < self.curriculum.flite:
             return flite.speak(text, rng), text
         voice, _ = draw_voice(find_domain("general").variants_of(self.split), rng)
         if rng.random() < self.curriculum.timbres:
