@@ -26,7 +26,7 @@ _RESTING_HZ = (75.0, 135.0)
 
 def speaks(language: str) -> bool:
     """Whether flite speaks the language of this tag: English only."""
-    return language.split("-")[0] == "en"
+    return language.split("-", maxsplit=1)[0] == "en"
 
 
 def speak(text: str, rng: np.random.Generator) -> Samples:
