@@ -20,6 +20,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@# Its vocabulary and mel filters are test data; what it depends on is not needed for that.
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps openai-whisper
+	@# Recorded voices are compiled; where that cannot be done, what is tested with them is skipped.
+	-@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[voices]' 2>/dev/null
 	@touch $@
 
 demo: setup ## train adapters on synthetic speech and show that nothing else moves: runs/demo/report.html
@@ -45,7 +47,8 @@ $(PEERS): $(INSTALLED)
 docs: setup ## docs/cli.md, from the commands' --help
 	$(BIN)/python scripts/cli_reference.py
 
-mini: setup ## the bundled backbone from nothing, in hours: runs/mini
+mini: setup ## the bundled backbone from nothing, in hours: runs/mini; needs flite (apt-get install flite)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[voices]'
 	$(BIN)/python recipes/mini.py
 
 clean: ## remove what tools left behind; keeps .venv and runs

@@ -90,24 +90,24 @@ def synthetic(
 @click.argument("manifest", type=FILE)
 @click.option("--copies", type=int, default=5, help="In how many voices each text is spoken.")
 @click.option(
-    "--flite",
+    "--recorded",
     type=float,
     default=0.0,
     metavar="SHARE",
-    help="Share of the copies of English texts by flite, whose voices were made from recordings of people.",
+    help="Share of the copies in voices made from recordings of people (de, en, es, fr, it).",
 )
 @click.option("--seed", type=int, default=0, help="Another seed, other voices.")
 @click.option(
     "--out", type=FILE, default=Path("runs/spoken"), metavar="DIR", help="Gets spoken.jsonl and audio/."
 )
 @output_options
-def spoken(manifest: Path, copies: int, flite: float, seed: int, out: Path, output: OutputOptions) -> None:
+def spoken(manifest: Path, copies: int, recorded: float, seed: int, out: Path, output: OutputOptions) -> None:
     """Speak the texts of MANIFEST in many voices (espeak-ng), to train on beside recordings of few people."""
     from lora_whisper.data.manifest import read_manifest
     from lora_whisper.data.spoken import prepare_spoken
 
     with progress("synthesising", not output.no_progress) as advance:
-        written = prepare_spoken(read_manifest(manifest), copies, seed, out, advance, flite)
+        written = prepare_spoken(read_manifest(manifest), copies, seed, out, advance, recorded)
     if output.as_json:
         print_json({"manifest": str(written), "copies": copies})
     else:

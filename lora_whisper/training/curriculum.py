@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from lora_whisper.audio import N_SAMPLES, SAMPLE_RATE
-from lora_whisper.data import espeak, flite
+from lora_whisper.data import espeak, recorded
 from lora_whisper.data.batching import Row, RowEncoder, Segment
 from lora_whisper.data.conditions import ROBUST, Condition, coloured_noise
 from lora_whisper.data.domains import find_domain
@@ -41,7 +41,7 @@ class Curriculum:
         listed: of these, those written as lists of names instead of sentences.
         n_words: of how many most frequent words of a language they are.
         timbres: spoken by a random timbre instead of a voice variant of the training split.
-        flite: of the English ones, those spoken by flite instead, as other people than its four.
+        recorded: spoken by a voice made from recordings instead, in the languages that have one.
         perturbed: in the conditions `ROBUST`.
         timestamped: with the times of their utterances.
         prompted: with another text as what was said before.
@@ -57,7 +57,7 @@ class Curriculum:
     listed: float = 0.0
     n_words: int = 20_000
     timbres: float = 0.0
-    flite: float = 0.0
+    recorded: float = 0.0
     perturbed: float = 0.0
     timestamped: float = 0.0
     prompted: float = 0.0
@@ -140,8 +140,9 @@ class RowFactory:
 
     def _utterance(self, tag: str, rng: np.random.Generator) -> tuple[Samples, str]:
         text = self._text(tag, rng)
-        if self.curriculum.flite and flite.speaks(tag) and rng.random() < self.curriculum.flite:
-            return flite.speak(text, rng), text
+        share = self.curriculum.recorded
+        if share and recorded.speaks(tag) and rng.random() < share:
+            return recorded.speak(text, tag, rng), text
         voice, _ = draw_voice(find_domain("general").variants_of(self.split), rng)
         if rng.random() < self.curriculum.timbres:
             voice = replace(voice, variant="", timbre=draw_timbre(rng))

@@ -36,17 +36,17 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
     assert made["one"] == made["again"] and made["one"] != made["other"]
 
 
-def test_flite_speaks_its_share_of_english(tmp_path, monkeypatch):
+def test_a_share_has_recorded_voices(tmp_path, monkeypatch):
     said = []
 
-    def speak(text, rng):
-        said.append(text)
+    def speak(text, language, rng):
+        said.append((text, language))
         return rng.standard_normal(4000).astype(np.float32)
 
-    monkeypatch.setattr("lora_whisper.data.flite.speak", speak)
+    monkeypatch.setattr("lora_whisper.data.recorded.speak", speak)
     utterances = [Utterance(Path("a.wav"), "seven", "en-GB"), *SAID[:1]]
-    rows = read_manifest(prepare_spoken(utterances, 4, 0, tmp_path, flite_share=0.5))
-    assert said == ["seven"] * 2
+    rows = read_manifest(prepare_spoken(utterances, 4, 0, tmp_path, recorded_share=0.5))
+    assert said == [("seven", "en-GB")] * 2
     assert len({row.speaker for row in rows}) == 8
 
 
@@ -56,7 +56,7 @@ def test_what_cannot_be_spoken_is_refused(tmp_path):
     with pytest.raises(UsageError, match="5 copies of 0 texts"):
         prepare_spoken(SAID[4:], 5, 0, tmp_path)
     with pytest.raises(UsageError, match="a share is between 0 and 1"):
-        prepare_spoken(SAID[:1], 1, 0, tmp_path, flite_share=2)
+        prepare_spoken(SAID[:1], 1, 0, tmp_path, recorded_share=2)
     with pytest.raises(UnknownLanguage):
         prepare_spoken([Utterance(Path("a.wav"), "x", "xx")], 1, 0, tmp_path)
     assert not (tmp_path / "spoken.jsonl").exists()

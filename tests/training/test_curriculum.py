@@ -44,21 +44,21 @@ def test_a_prompt_stands_before_the_start_and_is_not_learned() -> None:
     assert row.tokens[row.n_prompt] == tokenizer.language_token("it")
 
 
-def test_flite_speaks_its_share_of_english_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_share_has_recorded_voices(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
 
-    def speak(text: str, rng: np.random.Generator) -> np.ndarray:
+    def speak(text: str, _: str, rng: np.random.Generator) -> np.ndarray:
         said.append(text)
         return rng.standard_normal(SAMPLE_RATE).astype(np.float32)
 
-    monkeypatch.setattr("lora_whisper.data.flite.speak", speak)
-    maker = factory(flite=1.0)
+    monkeypatch.setattr("lora_whisper.data.recorded.speak", speak)
+    maker = factory(recorded=1.0)
     maker.row("pl", 0)
     assert not said
     row = maker.row("en", 0)
     assert toy_tokenizer().decode(list(row.tokens[3:-1])).strip() == said[0].strip()
     assert len(said) == 1
-    factory(flite=0.0).row("en", 1)
+    factory(recorded=0.0).row("en", 1)
     assert len(said) == 1
 
 
