@@ -27,4 +27,4 @@ def speak(text: str, voice: str, rng: np.random.Generator) -> Samples:
     spoken = engine.speak(text.replace("<", " "))  # which would begin a tag
     if not spoken:
         raise AudioError(f"Pico could not speak {text[:40]!r}")
-    return np.frombuffer(spoken, np.int16).astype(np.float32) / 32768
+    return np.frombuffer(spoken, np.int16) * np.float32(1 / 32768)
