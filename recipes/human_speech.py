@@ -44,6 +44,7 @@ class Experiment:
         epochs: of training.
         batch_s: seconds of a batch; small for little speech, which needs steps.
         copies: in how many synthetic voices each training text is spoken, too.
+        recorded: share of these voices that were made from recordings of other people.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Experiment:
     epochs: int
     batch_s: float = 60.0
     copies: int = 0
+    recorded: float = 0.0
     by_speaker: bool = False
 
 
@@ -133,7 +135,9 @@ def trained(
         spec_augment=True,
     )
     if experiment.copies:
-        spoken = prepare_spoken(corpus.train, experiment.copies, seed=0, out=folder / "spoken")
+        spoken = prepare_spoken(
+            corpus.train, experiment.copies, 0, folder / "spoken", recorded_share=experiment.recorded
+        )
         corpus = corpus.beside(read_manifest(spoken))
     train, dev = ([replace(one, language=tag) for one in part] for part in (corpus.train, corpus.dev))
     adapter = bank.add(tag, shape, token_language=experiment.language)
