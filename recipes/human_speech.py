@@ -74,9 +74,10 @@ EXPERIMENTS = (
         "en",
         frozenset({"george", "jackson", "lucas", "nicolas", "theo", "yweweler"}),
         other_speakers,
-        30,
+        10,
         5.0,
-        copies=15,  # as many clips as people spoke
+        copies=30,
+        recorded=0.5,
         by_speaker=True,
     ),
     Experiment(
