@@ -3,6 +3,7 @@
 Each scored on what it has not been trained on: English digits of other speakers (a mixture), German
 sentences, Chinese and Swedish words of the same speaker. They train in random voices, noise, echo, channels,
 loudness and speed, with parts of the spectrograms hidden, some beside the same texts in synthetic voices.
+For the digits these need the extra `voices` and flite (`apt-get install flite`).
 Writes runs/human/human_speech.json and prints the table of docs/results.md.
 """
 
