@@ -47,8 +47,7 @@ $(PEERS): $(INSTALLED)
 docs: setup ## docs/cli.md, from the commands' --help
 	$(BIN)/python scripts/cli_reference.py
 
-mini: setup ## the bundled backbone from nothing, in hours: runs/mini; needs flite (apt-get install flite)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[voices]'
+mini: setup ## the bundled backbone from nothing, in hours: runs/mini
 	$(BIN)/python recipes/mini.py
 
 clean: ## remove what tools left behind; keeps .venv and runs

@@ -69,7 +69,7 @@ class MuonAdamW(torch.optim.Optimizer):
 class _Muon(torch.optim.Optimizer):
     """`torch.optim.Muon` with adjust_lr_fn="match_rms_adamw" (tested), all matrices of a shape at once.
 
-    One by one, products of a small model's matrices are too small to keep a processor busy: twice the time.
+    One by one, products of a small model's matrices are too small to keep a processor busy.
     """
 
     def __init__(self, matrices: list[nn.Parameter], learning_rate: float, weight_decay: float) -> None:

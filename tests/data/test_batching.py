@@ -13,6 +13,7 @@ from lora_whisper.data.batching import (
     IGNORED,
     FixedRows,
     JoinedRows,
+    Padding,
     Row,
     RowEncoder,
     UtteranceRows,
@@ -61,7 +62,12 @@ def test_no_batch_has_more_rows_than_allowed() -> None:
 def test_planned_padding_makes_few_shapes() -> None:
     rows = [Row(torch.zeros(8, 2 * round(50 * s)), tuple(range(4 + round(3 * s))), 1) for s in DURATIONS]
     shapes: dict[str, set[object]] = {}
-    for name, padding in (("fine", FINE), ("coarse", COARSE), ("planned", replace(COARSE, budget_s=60.0))):
+    for name, padding in (
+        ("finest", Padding(32, 8)),
+        ("fine", FINE),
+        ("coarse", COARSE),
+        ("planned", replace(COARSE, budget_s=60.0)),
+    ):
         plans = [plan_batches(DURATIONS, 60, 1, epoch, padding=padding) for epoch in range(20)]
         assert all(sorted(i for batch in plan for i in batch) == list(range(300)) for plan in plans)
         batches = [collate([rows[i] for i in batch], padding) for plan in plans for batch in plan]
@@ -71,7 +77,8 @@ def test_planned_padding_makes_few_shapes() -> None:
             assert sum(batch.mel.shape[0] * batch.mel.shape[2] for batch in batches) < 1.2 * 20 * 100 * sum(
                 DURATIONS
             )
-    assert len(shapes["planned"]) < len(shapes["coarse"]) / 2 < len(shapes["fine"]) / 2
+    assert len(shapes["planned"]) < len(shapes["coarse"]) / 2 < len(shapes["finest"]) / 4
+    assert len(shapes["coarse"]) < len(shapes["fine"]) < len(shapes["finest"])
 
 
 @pytest.mark.parametrize(
