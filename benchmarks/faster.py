@@ -3,8 +3,7 @@
 faster-whisper knows no adapters, so each language is a model of its own, converted by CTranslate2. Its work
 is done by what its `BatchedInferencePipeline` calls inside, on all utterances of a language at once:
 features, `pad_or_trim` to 30 s, encode, `generate`. Splitting by voice activity and putting segments together
-are left out, which is faster for it. CTranslate2 itself also takes shorter windows than faster-whisper gives
-it, but has no mask for the padding of shorter rows: no exact way to decode, so that row has no goal.
+are left out, which is faster for it.
 """
 
 import gc
@@ -27,12 +26,9 @@ from lora_whisper.model.checkpoint import save_backbone
 if TYPE_CHECKING:
     from ctranslate2 import StorageView
     from ctranslate2.models import Whisper
-    from faster_whisper.feature_extractor import FeatureExtractor
 
-OURS, FASTER, SHORT = "ours", "faster-whisper", "CTranslate2 at short windows"
-GOALS = {FASTER: 2.5, SHORT: None}
-
-_Encode = Callable[[Sequence[Speech]], "StorageView"]
+OURS, FASTER = "ours", "faster-whisper"
+GOAL = 2.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,24 +37,24 @@ class Theirs:
 
     Attributes:
         models: by language.
-        encode: ways to make what a model encodes, by the name of the variant.
+        features: of utterances, padded to 30 s.
         load_s: how long the models took to load.
     """
 
     models: Mapping[str, "Whisper"]
-    encode: Mapping[str, _Encode]
+    features: Callable[[Sequence[Speech]], "StorageView"]
     load_s: float
 
-    def variant(self, name: str, speech: Sequence[Speech], beams: int) -> Variant:
+    def variant(self, speech: Sequence[Speech], beams: int) -> Variant:
         """What decodes the speech, one language after the other; a warm-up decodes one of them."""
         rows = {tag: [one for one in speech if one.language == tag] for tag in self.models}
 
         def decode(tags: Iterable[str]) -> None:
             for tag in tags:
-                encoded = self.models[tag].encode(self.encode[name](rows[tag]))
+                encoded = self.models[tag].encode(self.features(rows[tag]))
                 _generate(self.models[tag], encoded, tag, len(rows[tag]), beams)
 
-        return Variant(name, timed(lambda: decode(self.models)), lambda: decode(LANGUAGES[:1]), True)
+        return Variant(FASTER, timed(lambda: decode(self.models)), lambda: decode(LANGUAGES[:1]), True)
 
 
 def measure(setting: Setting) -> Iterator[Row]:
@@ -75,37 +71,31 @@ def variant(name: str, geometry: str, setting: Setting) -> Variant:
     beams = max(_beams(setting))
     if name == OURS:
         return Variant(name, _ours(geometry, setting, beams))
-    return _load(geometry, setting).variant(name, _speech(setting), beams)
+    return _load(geometry, setting).variant(_speech(setting), beams)
 
 
 def _geometry(geometry: str, setting: Setting) -> Iterator[Row]:
     theirs, speech = _load(geometry, setting), _speech(setting)
-    for beams, names in _beams(setting).items():
-        variants = [theirs.variant(name, speech, beams) for name in names]
-        variants.append(Variant(OURS, _ours(geometry, setting, beams)))
+    for beams in _beams(setting):
+        variants = [theirs.variant(speech, beams), Variant(OURS, _ours(geometry, setting, beams))]
         times = alternate(variants, setting.rounds(2))
-        figures = {name: {"their_models_load_s": theirs.load_s} for name in names}
+        figures = {"their_models_load_s": theirs.load_s}
         if beams == max(_beams(setting)):
-            memory = peaks("faster", [variants[0], variants[-1]], geometry, setting)
-            figures[FASTER] |= memory.of(FASTER, OURS)
-        for name in names:
-            what = f"{len(speech)} utterances in 8 languages, beam {beams}"
-            title = f"decoding, {geometry}, {what}, against {name}"
-            yield ratio_row(title, times[name], times[OURS], GOALS[name], figures[name], _NOTES[name])
+            figures |= peaks("faster", variants, geometry, setting).of(FASTER, OURS)
+        what = f"{len(speech)} utterances in 8 languages, beam {beams}"
+        title = f"decoding, {geometry}, {what}, against {FASTER}"
+        yield ratio_row(title, times[FASTER], times[OURS], GOAL, figures, _NOTES)
 
 
-_NOTES = {
-    FASTER: (
-        f"from samples to {N_TOKENS} tokens an utterance, float32; theirs: a merged model for each language",
-        "theirs: what BatchedInferencePipeline calls inside, one batch a language, 30 s windows",
-    ),
-    SHORT: ("not a way that faster-whisper offers; padding is heard, since there is no mask for it",),
-}
+_NOTES = (
+    f"from samples to {N_TOKENS} tokens an utterance, float32; theirs: a merged model for each language",
+    "theirs: what BatchedInferencePipeline calls inside, one batch a language, 30 s windows",
+)
 
 
-def _beams(setting: Setting) -> dict[int, tuple[str, ...]]:
-    """What is compared at each width of the beam, the widest first."""
-    return {5: (FASTER,)} if setting.quick else {5: (FASTER,), 1: (FASTER, SHORT)}
+def _beams(setting: Setting) -> tuple[int, ...]:
+    """Widths of the beam."""
+    return (5,) if setting.quick else (5, 1)
 
 
 def _speech(setting: Setting) -> list[Speech]:
@@ -140,20 +130,11 @@ def _load(geometry: str, setting: Setting) -> Theirs:
     load_s = time.perf_counter() - began
     extractor = FeatureExtractor(feature_size=80)
 
-    def full(batch: Sequence[Speech]) -> StorageView:
-        return StorageView.from_array(np.stack([pad_or_trim(one) for one in _mels(extractor, batch)]))
+    def features(speech: Sequence[Speech]) -> StorageView:
+        mels = [extractor(one.samples)[..., :-1] for one in speech]
+        return StorageView.from_array(np.stack([pad_or_trim(mel) for mel in mels]))
 
-    def short(batch: Sequence[Speech]) -> StorageView:
-        mels = _mels(extractor, batch)
-        width = max(one.shape[1] for one in mels)
-        padded = [np.pad(one, ((0, 0), (0, width + width % 2 - one.shape[1]))) for one in mels]
-        return StorageView.from_array(np.stack(padded))
-
-    return Theirs(models, {FASTER: full, SHORT: short}, load_s)
-
-
-def _mels(extractor: "FeatureExtractor", batch: Sequence[Speech]) -> list[np.ndarray]:
-    return [extractor(one.samples)[..., :-1] for one in batch]
+    return Theirs(models, features, load_s)
 
 
 def _generate(model: "Whisper", encoded: "StorageView", tag: str, n_rows: int, beams: int) -> None:
