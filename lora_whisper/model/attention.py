@@ -6,6 +6,8 @@ are computed for a few heads of a row at a time, whose scores fit into the cache
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
+from math import ceil
 from typing import Any
 
 import torch
@@ -16,6 +18,9 @@ from lora_whisper.model.shapes import rounded_up
 
 SCORES_AT_ONCE = 3 << 20
 """Of as many heads of a row as have so many; in bf16 they and their gradients take 12 MiB."""
+
+FEWEST_HEADS = 2
+"""At once: PyTorch copies the transposed scores of a single head before it multiplies them (docs/log.md)."""
 
 WINDOW_STEP = 32
 """Stretches are seen, in training, in windows of multiples of so many positions: few shapes."""
@@ -121,9 +126,7 @@ class _Within(torch.autograd.Function):
         d_query, d_key, d_value = (torch.empty_like(one) for one in (query, key, value))
         for own in ctx.stretches:
             window, inside = _window(own, query.shape[2])
-            step = max(1, SCORES_AT_ONCE // (window.stop - window.start) ** 2)
-            for first in range(0, n_heads, step):
-                heads = slice(first, first + step)
+            for heads in _parts(n_heads, window.stop - window.start):
                 seen, kept = (slice(None), heads, window), (slice(None), heads, own)
                 weights = _weights_within(scaled[seen], key[seen], inside)  # (1, heads, n, n)
                 d_value[kept] = (weights.mT @ d_output[seen])[:, :, inside]
@@ -131,6 +134,13 @@ class _Within(torch.autograd.Function):
                 d_query[kept] = (d_scores @ key[seen])[:, :, inside].mul_(scale)
                 d_key[kept] = (d_scores.mT @ scaled[seen])[:, :, inside]
         return d_query, d_key, d_value, None
+
+
+def _parts(n_heads: int, n_positions: int) -> list[slice]:
+    """Heads that are taken at once, in parts of about the same size, none of a single head among several."""
+    most = max(1, SCORES_AT_ONCE // n_positions**2)
+    n_parts = max(1, min(ceil(n_heads / most), n_heads // FEWEST_HEADS))
+    return [slice(*edges) for edges in pairwise(n_heads * part // n_parts for part in range(n_parts + 1))]
 
 
 def _window(own: Stretch, n_positions: int) -> tuple[Stretch, Stretch]:

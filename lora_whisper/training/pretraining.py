@@ -1,7 +1,7 @@
 """How the bundled backbone `mini` is made: a small Whisper, trained from random weights on synthetic speech.
 
 A connectionist temporal classification (CTC) head on the encoder helps attention to find the audio (Kim
-et al. 2016, arXiv 1609.06773); it is dropped afterwards, so that a plain Whisper remains.
+et al. 2016, arXiv 1609.06773). It is carried from stage to stage, beside a backbone that is a plain Whisper.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lora_whisper.data.batching import IGNORED, Batch, FixedRows, RowEncoder
@@ -25,6 +26,8 @@ from lora_whisper.training.curriculum import Curriculum, RowFactory
 from lora_whisper.training.methods import full
 from lora_whisper.training.monitor import Monitor
 from lora_whisper.training.trainer import TrainConfig, train
+
+CTC_FILE = "ctc.safetensors"
 
 CTC_STRIDE = 2
 """The CTC loss looks at every second encoder position: 25 a second, at half the cost."""
@@ -125,28 +128,32 @@ def pretrain(
     folder: Path,
     monitor: Callable[[Path], Monitor] | None = None,
 ) -> Backbone:
-    """Make a backbone, each stage with the weights of the one before.
+    """Make a backbone, each stage with the weights of the one before, those of the CTC head included.
 
     Args:
         recipe: its geometry and vocabulary.
         stages: what it hears, in order.
-        folder: stage n writes `stage-n/backbone`; finished stages are not repeated, unfinished ones resumed.
+        folder: stage n writes `stage-n/ctc.safetensors` and, when it is finished, `stage-n/backbone`;
+            finished stages are not repeated, unfinished ones resumed.
         monitor: makes what is told of each step, from the folder of the stage.
     """
     tokenizer = train_tokenizer(_texts(recipe), recipe.n_text_tokens, recipe.languages)
+    head = CTCHead(recipe.n_state, tokenizer.eot, recipe.ctc_weight, recipe.seed)
     backbone = None
     for number, stage in enumerate(stages):
         place = folder / f"stage-{number + 1}"
         if (place / "backbone").exists():
             backbone = load_backbone(place / "backbone")
             tokenizer = backbone.tokenizer
+            head.load_state_dict(load_file(place / CTC_FILE))
             continue
         keep_freed_memory()
         model = Whisper(recipe.dimensions(tokenizer.n_vocab)).initialise(recipe.seed)
         if backbone is not None:
             model.load_state_dict(backbone.model.state_dict())
         told = monitor(place) if monitor else None
-        _train_stage(recipe, stage, recipe.seed + number, model, tokenizer, place, told)
+        _train_stage(recipe, stage, recipe.seed + number, model, head, tokenizer, place, told)
+        save_file(head.state_dict(), place / CTC_FILE)
         backbone = Backbone(model.requires_grad_(False).eval(), tokenizer, "mini", audio_context="dynamic")
         save_backbone(backbone, place / "backbone")
     if backbone is None:
@@ -159,6 +166,7 @@ def _train_stage(
     stage: Stage,
     seed: int,
     model: Whisper,
+    head: CTCHead,
     tokenizer: Tokenizer,
     folder: Path,
     monitor: Monitor | None,
@@ -167,7 +175,6 @@ def _train_stage(
     dev_counts = dict.fromkeys(recipe.languages, recipe.dev_utterances)
     dev = FixedRows(RowFactory(stage.curriculum, "dev", seed, encoder).rows(dev_counts))
     rows = FixedRows(RowFactory(stage.curriculum, "train", seed, encoder).rows(stage.curriculum.utterances))
-    head = CTCHead(recipe.n_state, tokenizer.eot, recipe.ctc_weight, recipe.seed)
     weights = token_weights(tokenizer, stage.curriculum, recipe.language_weight)
     track = full(model, rows, dev, head, weights)
     train(model, [track], stage.config, folder / "checkpoints", monitor=monitor)

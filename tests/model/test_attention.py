@@ -7,7 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lora_whisper.model.attention import attention, attention_within, causality, for_few_queries, in_columns
+from lora_whisper.model.attention import (
+    SCORES_AT_ONCE,
+    _parts,
+    attention,
+    attention_within,
+    causality,
+    for_few_queries,
+    in_columns,
+)
 from lora_whisper.model.cache import Heard
 
 B, H, D = 3, 2, 16
@@ -52,6 +60,16 @@ def test_stretches_look_at_themselves(dtype: torch.dtype, lengths: tuple[int, ..
     owners = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
     expected = F.scaled_dot_product_attention(*high, attn_mask=owners[:, None] == owners)
     assert_same(attention_within(*low, stretches), expected, low, high)
+
+
+@pytest.mark.parametrize("n_heads", [1, 2, 3, 6, 8, 12, 16, 20])
+@pytest.mark.parametrize("n_positions", [32, 736, 1280, 1500])
+def test_heads_are_taken_in_parts_that_fit_and_never_alone(n_heads: int, n_positions: int) -> None:
+    parts = _parts(n_heads, n_positions)
+    assert [head for part in parts for head in range(n_heads)[part]] == list(range(n_heads))
+    sizes = [part.stop - part.start for part in parts]
+    assert min(sizes) >= min(2, n_heads)
+    assert max(sizes) <= max(3, SCORES_AT_ONCE // n_positions**2)
 
 
 def test_causal_queries_do_not_see_what_follows() -> None:

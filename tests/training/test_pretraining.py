@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from toy_whisper import toy_tokenizer
 
 from lora_whisper.data.batching import RowEncoder, collate
@@ -70,6 +71,9 @@ def test_a_stage_starts_from_the_weights_of_the_one_before_and_finished_stages_a
         torch.testing.assert_close(
             weight, first.model.state_dict()[name], atol=2e-3, rtol=0
         )  # saved as float16
+    heads = [load_file(tmp_path / f"stage-{number}" / "ctc.safetensors") for number in (1, 2)]
+    for name, weight in heads[1].items():
+        torch.testing.assert_close(weight, heads[0][name], atol=1e-6, rtol=0)
 
 
 def test_without_stages_there_is_no_backbone(tmp_path: Path) -> None:
