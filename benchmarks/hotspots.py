@@ -5,6 +5,7 @@ costs time, so the sums are a little longer than the times of the other topics; 
 """
 
 import gc
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -14,6 +15,8 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import decoding, training
 from benchmarks.measure import Row, Setting, Variant
 from benchmarks.workload import TINY
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler tells when it starts and stops
 
 KINDS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm", "linear", "convolution"),

@@ -13,7 +13,10 @@ from lora_whisper.data.batching import IGNORED
 from lora_whisper.model.precision import converted, working_precision
 
 CHUNK_BYTES, GPU_CHUNK_BYTES = 64 << 20, 512 << 20
-"""Of the scores of a chunk in float32; smaller ones multiply slowly, larger ones leave a CPU's cache."""
+"""Of the scores of a chunk in float32; smaller ones multiply slowly."""
+
+CACHED_BYTES = 2 << 20
+"""Of those that become errors at once on a CPU: more of them would leave its cache between two passes."""
 
 
 def token_loss(hidden: Tensor, embedding: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -47,23 +50,19 @@ class _TokenLoss(torch.autograd.Function):
         d_hidden = torch.empty_like(hidden) if learns else None
         d_embedding = torch.zeros_like(embedding, dtype=torch.float32) if learns_embedding else None
         loss = torch.zeros((), device=hidden.device)
-        chunk_bytes = CHUNK_BYTES if hidden.device.type == "cpu" else GPU_CHUNK_BYTES
-        size = max(1, chunk_bytes // (4 * embedding.shape[0]))
+        row_bytes, on_cpu = 4 * embedding.shape[0], hidden.device.type == "cpu"
+        size = max(1, (CHUNK_BYTES if on_cpu else GPU_CHUNK_BYTES) // row_bytes)
+        at_once = max(1, CACHED_BYTES // row_bytes) if on_cpu else size
         for start in range(0, len(labels), size):
             rows = slice(start, start + size)
-            label, share = labels[rows, None], shares[rows, None]
-            scores = (hidden[rows] @ embedding.T).float()
-            right, best = scores.gather(1, label), scores.amax(1, keepdim=True)
-            shifted = scores.sub_(best).exp_()
-            total = shifted.sum(1, keepdim=True)
-            loss += ((total.log() + best - right) * share).sum()
-            if d_hidden is None:
-                continue
-            errors = shifted.scatter_add_(1, label, -total)  # probability minus truth, times the total
-            share = share / total
-            d_hidden[rows] = (errors.to(hidden.dtype) @ embedding).mul_(share)
+            scores = hidden[rows] @ embedding.T
+            parts = (one.split(at_once) for one in (scores, labels[rows, None], shares[rows, None]))
+            for part in zip(*parts, strict=True):
+                loss += _to_errors(*part)
+            if d_hidden is not None:
+                torch.mm(scores, embedding, out=d_hidden[rows])
             if d_embedding is not None:
-                d_embedding += errors.mul_(share).to(hidden.dtype).T @ hidden[rows]
+                d_embedding += scores.T @ hidden[rows]
         if d_hidden is not None:
             ctx.save_for_backward(d_hidden, d_embedding)
             ctx.precision = embedding.dtype
@@ -75,3 +74,19 @@ class _TokenLoss(torch.autograd.Function):
         d_hidden, d_embedding = ctx.saved_tensors
         found = None if d_embedding is None else (d_embedding * grads[0]).to(ctx.precision)
         return d_hidden * grads[0], found, None, None, None
+
+
+def _to_errors(scores: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
+    """The loss of scores (n, V), which become its gradient.
+
+    Args:
+        scores: of each token; overwritten.
+        labels: the right tokens, (n, 1).
+        shares: of each position in the loss, (n, 1).
+    """
+    exact = scores.float()
+    right, best = exact.gather(1, labels), exact.amax(1, keepdim=True)
+    shifted = exact.sub_(best).exp_()
+    total = shifted.sum(1, keepdim=True)
+    scores.copy_(shifted.scatter_add_(1, labels, -total).mul_(shares / total))  # probability minus truth
+    return ((total.log() + best - right) * shares).sum()
