@@ -17,8 +17,8 @@ from torch import Tensor
 from lora_whisper.model.shapes import rounded_up
 
 SCORES_AT_ONCE = 3 << 20
-"""Of as many heads of a row as have so many; in bf16 they and their gradients take 12 MiB, more in rows so long
-that fewer than `FEWEST_HEADS` would fit."""
+"""Of as many heads of a row as have so many; in bf16 they and their gradients take 12 MiB, more in rows so
+long that fewer than `FEWEST_HEADS` would fit."""
 
 FEWEST_HEADS = 2
 """At once: PyTorch copies the transposed scores of a single head before it multiplies them (docs/log.md)."""
