@@ -118,7 +118,7 @@ def _case(case: Case, geometry: str, setting: Setting) -> Iterator[Row]:
 
     ways = {OURS: LoRALinear.forward, **METHODS}
     variants = [Variant(name, _repeated(partial(through, way))) for name, way in ways.items()]
-    times = alternate(variants, setting.rounds(5))
+    times = alternate(variants, setting.rounds(3))
     for name in METHODS:
         what = f"query and MLP, {geometry}, {case.name}, against {name}"
         yield ratio_row(what, times[name], times[OURS], None, notes=("ours chooses by itself",))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import TOPICS
+from benchmarks.__main__ import ASKED_FOR, TOPICS
 from benchmarks.bare import Language, stand_in
 from benchmarks.floor import Floor, Product, decoder_products, encoder_products
 from benchmarks.training import budget_s
@@ -19,7 +19,7 @@ from lora_whisper.model.whisper import ModelDimensions
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("topic", TOPICS)
+@pytest.mark.parametrize("topic", TOPICS + ASKED_FOR)
 def test_every_topic_can_be_measured(topic: str):
     assert callable(import_module(f"benchmarks.{topic}").measure)
 
