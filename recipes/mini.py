@@ -138,6 +138,36 @@ STAGES = (
         ),
         replace(LEARNING, epochs=1),
     ),
+    Stage(  # thousands of names of languages and places, most where their spelling is hardest to hear
+        Curriculum(
+            {
+                "fr": 38000,
+                "en": 36000,
+                "nl": 20000,
+                "de": 12000,
+                "es": 12000,
+                "it": 12000,
+                "pt": 12000,
+                "pl": 10000,
+            }
+            | dict.fromkeys(THINLY_COVERED, 120)
+            | {"zh": 800, "ja": 500},
+            joined=0.05,
+            words=0.45,
+            listed=0.5,
+            n_words=80_000,
+            named=0.75,
+            timbres=0.75,
+            perturbed=0.35,
+            timestamped=0.25,
+            prompted=0.06,
+            extended=0.06,
+            silent=0.01,
+            speeds_wpm=(130, 260),
+            word_languages=WELL_COVERED,
+        ),
+        replace(LEARNING, epochs=1),
+    ),
 )
 TEST_UTTERANCES, TEST_SEED = 100, 12345
 TESTS: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""What can be said in a language: its names, dates, numbers and measures, from CLDR, in words only.
+"""What can be said in a language: its names, dates, numbers and measures, mostly from CLDR, in words only.
 
 An entry is one such item. The entries of a kind are enumerated, cleaned and checked against espeak-ng's own
 reading, so that whatever is written is what will be said.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from lora_whisper.data import espeak
 from lora_whisper.data.extras import demo_module
+from lora_whisper.data.names import names
 from lora_whisper.data.numerals import KANA_WEEKDAYS, cardinal, day_of_month, kana_date
 from lora_whisper.errors import UnknownLanguage
 from lora_whisper.languages import fallbacks
@@ -130,9 +131,9 @@ def _calendar(language: str) -> Iterator[str]:
 
 
 def _zones(language: str) -> Iterator[str]:
-    for names in locale_of(language).meta_zones.values():
-        if "long" in names:
-            yield from (name for key, name in names["long"].items() if key != "daylight")
+    for forms in locale_of(language).meta_zones.values():
+        if "long" in forms:
+            yield from (name for key, name in forms["long"].items() if key != "daylight")
 
 
 def _numbers(language: str) -> Iterator[str]:
@@ -233,4 +234,5 @@ _SOURCES: dict[str, Callable[[str], Iterable[str]]] = {
     "price": _prices,
     "relative": _relative_times,
     "currency": _named("currencies"),
+    "name": names,
 }

@@ -1,8 +1,9 @@
-"""Utterances of random words, for pre-training: more different words than all names of CLDR.
+"""Utterances of random words and names, for pre-training: more different words than all names of CLDR.
 
 The words are those that the `wordfreq` package counts most often, in lower case as it lists them. They belong
 to no split, as the vocabulary of a language does not, but each utterance has a word that no text of the
-general domain's splits "dev" and "test" has, so none of these is ever trained on.
+general domain's splits "dev" and "test" has, so none of these is ever trained on. Names go further: they have
+no word that only those splits have.
 """
 
 import re
@@ -54,6 +55,19 @@ def listing(language: str, rng: np.random.Generator, n_words: int = 20_000) -> s
     return ", ".join(name[0].upper() + name[1:] for name in names) + "."
 
 
+def naming(language: str, rng: np.random.Generator) -> str:
+    """A list of names of `lora_whisper.data.names`, without any word that only held-out texts have.
+
+    Raises:
+        MissingExtra: the `pretrain` extra is not installed.
+    """
+    source = TextSource(language, "train", {"name": 1.0})
+    while True:
+        text = source.text(rng).written
+        if only_held_out_words(language).isdisjoint(_words_of(text)):
+            return text
+
+
 def _drawn(language: str, draw: Callable[[], str], rng: np.random.Generator) -> list[str]:
     """Words about as long as one utterance, at least one, and one at least that no held-out text has."""
     limit = rng.uniform(*_CHARACTERS)
@@ -70,6 +84,20 @@ def _drawn(language: str, draw: Callable[[], str], rng: np.random.Generator) -> 
 @cache
 def held_out_words(language: str) -> frozenset[str]:
     """Every word of the general domain's texts of dev and test, in lower case, with those that join lists."""
-    sources = [TextSource(language, split, find_domain("general").kinds) for split in ("dev", "test")]
-    texts = [entry for source in sources for entry in source.entries] + [sources[0].conjunction]
-    return frozenset(word for text in texts for word in re.findall(r"\w+", text.casefold()))
+    return _said(language, "dev") | _said(language, "test")
+
+
+@cache
+def only_held_out_words(language: str) -> frozenset[str]:
+    """Those of `held_out_words` that no text of the general domain's training split has."""
+    return held_out_words(language) - _said(language, "train")
+
+
+def _said(language: str, split: str) -> frozenset[str]:
+    source = TextSource(language, split, find_domain("general").kinds)
+    texts = [*source.entries, source.conjunction]
+    return frozenset(word for text in texts for word in _words_of(text))
+
+
+def _words_of(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())

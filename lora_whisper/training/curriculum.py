@@ -16,7 +16,7 @@ from lora_whisper.data.conditions import ROBUST, Condition, coloured_noise
 from lora_whisper.data.domains import find_domain
 from lora_whisper.data.texts import TextSource, stable_hash
 from lora_whisper.data.voices import draw_timbre, draw_voice
-from lora_whisper.data.words import listing, sentence
+from lora_whisper.data.words import listing, naming, sentence
 from lora_whisper.languages import language
 
 CHUNK = 250
@@ -38,6 +38,7 @@ class Curriculum:
         utterances: training rows of each language.
         joined: several utterances in a row, with pauses between.
         words: random words instead of CLDR's entries, in the languages of `word_languages`.
+        named: names of ISO standards instead of CLDR's entries among the other texts of these languages.
         listed: of these, those written as lists of names instead of sentences.
         n_words: of how many most frequent words of a language they are.
         timbres: spoken by a random timbre instead of a voice variant of the training split.
@@ -48,12 +49,13 @@ class Curriculum:
         extended: with silence before or behind, so that short speech stands in long contexts too.
         silent: noise or nothing; beside the rows of speech.
         speeds_wpm: slowest and fastest speech, drawn evenly; None for those of `draw_voice`.
-        word_languages: which languages have sentences of random words.
+        word_languages: which languages have texts of random words and of names.
     """
 
     utterances: Mapping[str, int]
     joined: float = 0.1
     words: float = 0.0
+    named: float = 0.0
     listed: float = 0.0
     n_words: int = 20_000
     timbres: float = 0.0
@@ -136,6 +138,8 @@ class RowFactory:
         if tag in recipe.word_languages and rng.random() < recipe.words:
             said = listing if recipe.listed and rng.random() < recipe.listed else sentence
             return said(tag, rng, recipe.n_words)
+        if recipe.named and tag in recipe.word_languages and rng.random() < recipe.named:
+            return naming(tag, rng)
         return TextSource(tag, self.split, find_domain("general").kinds).text(rng).written
 
     def _utterance(self, tag: str, rng: np.random.Generator) -> tuple[Samples, str]:

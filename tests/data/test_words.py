@@ -5,7 +5,7 @@ import pytest
 
 from lora_whisper.data.domains import find_domain
 from lora_whisper.data.texts import TextSource
-from lora_whisper.data.words import held_out_words, listing, sentence, words
+from lora_whisper.data.words import held_out_words, listing, naming, only_held_out_words, sentence, words
 
 
 def test_words_are_plain_and_the_most_frequent_come_first():
@@ -14,7 +14,7 @@ def test_words_are_plain_and_the_most_frequent_come_first():
     assert all(word.isalpha() for word in many)
 
 
-@pytest.mark.parametrize("utterance", [sentence, listing])
+@pytest.mark.parametrize("utterance", [sentence, listing, naming])
 def test_utterances_repeat_have_capital_and_stop_and_are_short(utterance):
     first, second = (utterance("pl", np.random.default_rng(4)) for _ in range(2))
     assert first == second
@@ -27,9 +27,8 @@ def test_utterances_repeat_have_capital_and_stop_and_are_short(utterance):
 def test_held_out_texts_are_made_of_held_out_words_only(split):
     source = TextSource("en", split, find_domain("general").kinds)
     for seed in range(200):
-        text = source.text(np.random.default_rng(seed)).written.casefold()
-        said = re.findall(r"\w+", text)
-        assert held_out_words("en").issuperset(said)
+        text = source.text(np.random.default_rng(seed)).written
+        assert held_out_words("en").issuperset(words_of(text))
 
 
 def test_an_utterance_has_a_word_that_no_held_out_text_has(monkeypatch):
@@ -37,3 +36,17 @@ def test_an_utterance_has_a_word_that_no_held_out_text_has(monkeypatch):
     assert held_out_words("en").issuperset(("oman", "cyprus", "and"))
     for seed in range(50):
         assert "table" in sentence("en", np.random.default_rng(seed)).casefold()
+
+
+@pytest.mark.parametrize("tag", ["en", "fr"])
+def test_no_list_of_names_has_a_word_that_only_held_out_texts_have(tag):
+    unheard = only_held_out_words(tag)
+    assert "curaçao" in unheard
+    named = {word for name in TextSource(tag, "train", {"name": 1.0}).entries for word in words_of(name)}
+    assert len(named & unheard) > 20
+    for seed in range(300):
+        assert unheard.isdisjoint(words_of(naming(tag, np.random.default_rng(seed))))
+
+
+def words_of(text):
+    return re.findall(r"\w+", text.casefold())

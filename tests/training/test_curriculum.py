@@ -62,6 +62,19 @@ def test_a_share_has_recorded_voices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(said) == 1
 
 
+def test_a_share_of_the_texts_without_random_words_are_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lora_whisper.training.curriculum.naming", lambda *_: "Akuntsu.")
+    monkeypatch.setattr("lora_whisper.training.curriculum.sentence", lambda *_: "Zebra.")
+
+    def said(tag: str, **shares: object) -> set[str]:
+        rows = [factory(word_languages=("pl",), **shares).row(tag, index) for index in range(12)]
+        return {toy_tokenizer().decode(list(row.tokens[3:-1])).strip() for row in rows}
+
+    assert said("pl", named=1.0) == {"Akuntsu."}
+    assert said("pl", words=0.5, named=1.0) == {"Akuntsu.", "Zebra."}
+    assert not said("it", named=1.0) & {"Akuntsu.", "Zebra."}
+
+
 def test_silence_is_no_speech_or_an_empty_transcript() -> None:
     tokenizer = toy_tokenizer()
     seen = {factory(silent=1.0).row("", index).tokens[-2] for index in range(12)}
