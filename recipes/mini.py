@@ -1,10 +1,11 @@
 """Make the bundled backbone `mini` from nothing: `python recipes/mini.py` (hours on two cores; resumable).
 
-Five stages: clean speech in sixteen languages until attention finds the audio; then any timbre, any word,
+Six stages: clean speech in sixteen languages until attention finds the audio; then any timbre, any word,
 noise, echo, times, prompts and silence, eight languages covered well and eight thinly; then more, more with
-rarer words, and nothing twice. Writes runs/mini/stage-5/backbone, its loss curve, and its scores on speech of
-unseen voices and texts. To bundle it, copy the backbone folder to lora_whisper/assets/mini and run
-recipes/alignment_heads.py with --write.
+rarer words, nothing twice, and at last thousands of names. Writes runs/mini/backbone, the mean of the
+weights after the last two stages, the last stage's loss curve, and its scores on speech of unseen voices and
+texts. To bundle it, copy that folder to lora_whisper/assets/mini and run `recipes/alignment_heads.py --write
+--backbone lora_whisper/assets/mini`.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from lora_whisper.evaluation.metrics import Rate
 from lora_whisper.evaluation.plots import Line, curves, standalone
 from lora_whisper.evaluation.report import percent
 from lora_whisper.files import write_json, write_text
+from lora_whisper.model.checkpoint import load_backbone, save_backbone
 from lora_whisper.training.curriculum import Curriculum
 from lora_whisper.training.monitor import ConsoleMonitor, LogMonitor, Monitors
 from lora_whisper.training.pretraining import Pretraining, Stage, pretrain
@@ -190,6 +192,16 @@ def scores(backbone: Path, folder: Path, seed: int, name: str) -> dict[str, Any]
     return {**told, "language_id": recognised["language_id"]}
 
 
+def mean_of(first: Path, second: Path, out: Path) -> None:
+    """Write the backbone whose weights lie halfway between two of one training (Wortsman et al., WiSE-FT,
+    arXiv 2109.01903): it keeps what the first knew and has most of what the second learned.
+    """
+    one, other = load_backbone(first), load_backbone(second)
+    weights = other.model.state_dict()
+    one.model.load_state_dict({name: (w + weights[name]) / 2 for name, w in one.model.state_dict().items()})
+    save_backbone(one, out)
+
+
 def curve(log: Path) -> str:
     """SVG of a stage's losses over its epochs: of training (means of `SMOOTHED_STEPS`) and development."""
     events = [json.loads(line) for line in log.read_text().splitlines()]
@@ -215,10 +227,11 @@ def main() -> None:
     options = parser.parse_args()
     folder: Path = options.out
     pretrain(RECIPE, STAGES, folder, lambda stage: Monitors(ConsoleMonitor(), LogMonitor(stage)))
-    stage = folder / f"stage-{len(STAGES)}"
+    before, stage = (folder / f"stage-{number}" for number in (len(STAGES) - 1, len(STAGES)))
+    mean_of(before / "backbone", stage / "backbone", folder / "backbone")
     if (stage / "log.jsonl").exists():
         write_text(folder / "curve.svg", curve(stage / "log.jsonl"))
-    found = {name: scores(stage / "backbone", folder / "speech", options.test_seed, name) for name in TESTS}
+    found = {name: scores(folder / "backbone", folder / "speech", options.test_seed, name) for name in TESTS}
     write_json(folder / f"scores-{options.test_seed}.json", found)
     columns = [f"{rate}, {name}" for name in TESTS for rate in ("CER", "WER")]
     print(f"| language | {' | '.join(columns)} |\n{'|---' * (1 + len(columns))}|")
