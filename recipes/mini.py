@@ -45,6 +45,32 @@ LEARNING = TrainConfig(
     optimizer="muon",
 )
 """How most stages are learned."""
+NOTHING_TWICE = Curriculum(
+    {
+        "en": 26000,
+        "fr": 28000,
+        "nl": 20000,
+        "es": 17000,
+        "it": 17000,
+        "de": 17000,
+        "pt": 16000,
+        "pl": 13000,
+    }
+    | dict.fromkeys(THINLY_COVERED, 900),
+    joined=0.05,
+    words=0.6,
+    listed=0.65,
+    n_words=80_000,
+    timbres=0.75,
+    perturbed=0.35,
+    timestamped=0.25,
+    prompted=0.06,
+    extended=0.06,
+    silent=0.01,
+    speeds_wpm=(130, 260),
+    word_languages=WELL_COVERED,
+)
+"""Mostly rare words by many voices: what is learned must hold for other words and other voices."""
 STAGES = (
     Stage(  # clean speech, all languages alike: attention finds the audio
         Curriculum(dict.fromkeys(LANGUAGES, 5000)),
@@ -112,37 +138,11 @@ STAGES = (
         ),
         LEARNING,
     ),
-    Stage(  # nothing twice: what is learned must hold for other words and other voices
-        Curriculum(
-            {
-                "en": 26000,
-                "fr": 28000,
-                "nl": 20000,
-                "es": 17000,
-                "it": 17000,
-                "de": 17000,
-                "pt": 16000,
-                "pl": 13000,
-            }
-            | dict.fromkeys(THINLY_COVERED, 900),
-            joined=0.05,
-            words=0.6,
-            listed=0.65,
-            n_words=80_000,
-            timbres=0.75,
-            perturbed=0.35,
-            timestamped=0.25,
-            prompted=0.06,
-            extended=0.06,
-            silent=0.01,
-            speeds_wpm=(130, 260),
-            word_languages=WELL_COVERED,
-        ),
-        replace(LEARNING, epochs=1),
-    ),
+    Stage(NOTHING_TWICE, replace(LEARNING, epochs=1)),
     Stage(  # thousands of names of languages and places, most where their spelling is hardest to hear
-        Curriculum(
-            {
+        replace(
+            NOTHING_TWICE,
+            utterances={
                 "fr": 38000,
                 "en": 36000,
                 "nl": 20000,
@@ -154,19 +154,9 @@ STAGES = (
             }
             | dict.fromkeys(THINLY_COVERED, 120)
             | {"zh": 800, "ja": 500},
-            joined=0.05,
             words=0.45,
             listed=0.5,
-            n_words=80_000,
             named=0.75,
-            timbres=0.75,
-            perturbed=0.35,
-            timestamped=0.25,
-            prompted=0.06,
-            extended=0.06,
-            silent=0.01,
-            speeds_wpm=(130, 260),
-            word_languages=WELL_COVERED,
         ),
         replace(LEARNING, epochs=1),
     ),

@@ -38,9 +38,9 @@ class Curriculum:
         utterances: training rows of each language.
         joined: several utterances in a row, with pauses between.
         words: random words instead of CLDR's entries, in the languages of `word_languages`.
-        named: names of ISO standards instead of CLDR's entries among the other texts of these languages.
         listed: of these, those written as lists of names instead of sentences.
         n_words: of how many most frequent words of a language they are.
+        named: names of ISO standards instead of CLDR's entries, in the same languages, where not `words`.
         timbres: spoken by a random timbre instead of a voice variant of the training split.
         recorded: spoken by a voice made from recordings instead, in the languages that have one.
         perturbed: in the conditions `ROBUST`.
@@ -55,9 +55,9 @@ class Curriculum:
     utterances: Mapping[str, int]
     joined: float = 0.1
     words: float = 0.0
-    named: float = 0.0
     listed: float = 0.0
     n_words: int = 20_000
+    named: float = 0.0
     timbres: float = 0.0
     recorded: float = 0.0
     perturbed: float = 0.0
