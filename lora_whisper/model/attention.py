@@ -1,8 +1,8 @@
 """Scaled dot-product attention, fast where PyTorch's own is not: on a CPU (docs/log.md).
 
-The encoder's rows lie one behind the other there, without padding, and each is taken by itself. In training
-in bf16 the fused kernel is slow backwards: a decoder's few queries are written out; an encoder's gradients
-are computed for a few heads of a row at a time, whose scores fit into the cache of the processor.
+The encoder's rows lie one behind the other there, without padding, and each is taken by itself. In bf16 the
+fused kernel is slow for few queries and backwards: a decoder's are written out; an encoder's gradients are
+computed for a few heads of a row at a time, whose scores fit into the cache of the processor.
 """
 
 from collections.abc import Sequence
@@ -23,6 +23,9 @@ long that fewer than `FEWEST_HEADS` would fit."""
 FEWEST_HEADS = 2
 """At once: PyTorch copies the transposed scores of a single head before it multiplies them (docs/log.md)."""
 
+FEW_QUERIES = 16
+"""For which the fused kernel multiplies one head after the other in bf16, each product for microseconds."""
+
 WINDOW_STEP = 32
 """Stretches are seen, in training, in windows of multiples of so many positions: few shapes."""
 
@@ -40,7 +43,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, ca
         mask: which positions count, bool, (B, 1, 1, S) with the first ones of each row, or (L, S).
         causal: position l sees only the first l + 1.
     """
-    if in_columns(key) and not (causal or query.requires_grad):
+    if (in_columns(key) or _slow_forwards(query)) and not (causal or query.requires_grad):
         return _written_out(query, key, value, mask)
     if not _slow_backwards(query):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
@@ -64,6 +67,11 @@ def attention_within(query: Tensor, key: Tensor, value: Tensor, stretches: Seque
     return _one_by_one(query, key, value, stretches)
 
 
+def _slow_forwards(query: Tensor) -> bool:
+    few = query.shape[2] <= FEW_QUERIES
+    return few and query.device.type == "cpu" and query.dtype == torch.bfloat16
+
+
 def _slow_backwards(query: Tensor) -> bool:
     return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
 
@@ -71,8 +79,8 @@ def _slow_backwards(query: Tensor) -> bool:
 def for_few_queries(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Keys and values (B, H, S, D/H) to be read again and again, for a few queries each time.
 
-    On a CPU what a head reads lies together; in float32 keys are laid out as columns, over which written-out
-    products take a quarter less time than the fused kernel (docs/log.md).
+    On a CPU what a head reads lies together, and products are written out; in float32 keys are laid out as
+    columns, over which these take a quarter less time than the fused kernel (docs/log.md).
     """
     if key.device.type != "cpu":
         return key, value

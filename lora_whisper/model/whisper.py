@@ -20,7 +20,7 @@ from lora_whisper.model.attention import attention, attention_within, causality
 from lora_whisper.model.cache import Heard, KVCache
 from lora_whisper.model.layers import Convolution, LayerNorm, Linear
 from lora_whisper.model.packing import Packing
-from lora_whisper.model.precision import linear
+from lora_whisper.model.precision import wide_linear
 from lora_whisper.model.routing import Routing
 
 if TYPE_CHECKING:
@@ -337,7 +337,7 @@ class Whisper(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores (..., V) of hidden states (..., D)."""
-        return linear(hidden, self.decoder.token_embedding.weight)
+        return wide_linear(hidden, self.decoder.token_embedding.weight)
 
     def forward(
         self,

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lora_whisper.model.attention import (
+    FEW_QUERIES,
     SCORES_AT_ONCE,
     _parts,
     attention,
@@ -92,10 +93,20 @@ def test_keys_for_few_queries_give_the_same_and_stay_laid_out(masked: bool) -> N
     assert torch.equal(keys, key[[2, 0]]) and torch.equal(values, value[[2, 0]])
 
 
-def test_keys_in_bf16_are_left_to_the_fused_kernel() -> None:
+def test_keys_in_bf16_lie_together() -> None:
     _, key, value = (each.transpose(1, 2) for each in tensors(5, 90))
     for before, after in zip((key, value), for_few_queries(key, value), strict=True):
         assert after.is_contiguous() and torch.equal(before, after)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("n_queries", [1, 5, FEW_QUERIES + 1])
+@pytest.mark.parametrize("masked", [True, False])
+def test_few_queries_in_bf16_give_what_float32_does(n_queries: int, masked: bool) -> None:
+    low = tensors(n_queries, 90)
+    mask = (torch.arange(90) < torch.tensor([[90], [1], [40]]))[:, None, None] if masked else None
+    expected = F.scaled_dot_product_attention(*(each.float() for each in low), attn_mask=mask)
+    torch.testing.assert_close(attention(*low, mask, causal=False).float(), expected, atol=0.02, rtol=0.02)
 
 
 @pytest.mark.parametrize(("n_new", "n_past"), [(1, 5), (3, 0), (3, 4)])

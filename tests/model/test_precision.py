@@ -2,10 +2,12 @@
 
 import copy
 
+import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from lora_whisper.model.precision import converted, linear, working_precision
+from lora_whisper.model.precision import converted, linear, wide_linear, working_precision
 
 
 def test_the_working_precision_is_that_of_autocast() -> None:
@@ -43,3 +45,15 @@ def test_a_learning_weight_gets_its_gradient() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         linear(x, weight).sum().backward()
     assert weight.grad is not None and weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (0,), (4,), ()])
+def test_many_outputs_are_those_of_a_plain_product(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, x = torch.randn(900, 8, generator=generator), torch.randn(*shape, 8, generator=generator)
+    expected = F.linear(x, weight)
+    with torch.inference_mode():
+        torch.testing.assert_close(wide_linear(x, weight), expected)
+    learning = weight.requires_grad_()
+    wide_linear(x, learning).sum().backward()
+    assert learning.grad is not None
