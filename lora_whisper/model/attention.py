@@ -1,11 +1,12 @@
 """Scaled dot-product attention, fast where PyTorch's own is not: on a CPU (docs/log.md).
 
 The encoder's rows lie one behind the other there, without padding, and each is taken by itself. In bf16 the
-fused kernel is slow for few queries and backwards: a decoder's are written out; an encoder's gradients are
-computed for a few heads of a row at a time, whose scores fit into the cache of the processor.
+fused kernel is slow for few queries and backwards, and altogether where the processor has no tiles (AMX): a
+decoder's are written out, an encoder's for a few heads of a row at a time, whose scores fit into the cache.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from math import ceil
 from typing import Any
@@ -43,7 +44,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, ca
         mask: which positions count, bool, (B, 1, 1, S) with the first ones of each row, or (L, S).
         causal: position l sees only the first l + 1.
     """
-    if (in_columns(key) or _slow_forwards(query)) and not (causal or query.requires_grad):
+    if (in_columns(key) or _few(query)) and not (causal or query.requires_grad):
         return _written_out(query, key, value, mask)
     if not _slow_backwards(query):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
@@ -64,16 +65,24 @@ def attention_within(query: Tensor, key: Tensor, value: Tensor, stretches: Seque
     if _slow_backwards(query):
         within: Any = _Within  # torch leaves `apply` without types
         return within.apply(query, key, value, stretches)
-    return _one_by_one(query, key, value, stretches)
+    return _forwards(query, key, value, stretches)
 
 
-def _slow_forwards(query: Tensor) -> bool:
-    few = query.shape[2] <= FEW_QUERIES
-    return few and query.device.type == "cpu" and query.dtype == torch.bfloat16
+def _rounded(query: Tensor) -> bool:
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16
+
+
+def _few(query: Tensor) -> bool:
+    return _rounded(query) and query.shape[2] <= FEW_QUERIES
 
 
 def _slow_backwards(query: Tensor) -> bool:
-    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
+    return _rounded(query) and query.requires_grad
+
+
+@cache
+def _has_tiles() -> bool:
+    return torch.cpu._is_amx_tile_supported()
 
 
 def for_few_queries(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,13 +119,32 @@ def _one_by_one(query: Tensor, key: Tensor, value: Tensor, stretches: Sequence[S
     return torch.cat(parts, 1).transpose(1, 2)
 
 
+def _in_parts(query: Tensor, key: Tensor, value: Tensor, stretches: Sequence[Stretch]) -> Tensor:
+    """Written out, stretch by stretch and a few heads at a time."""
+    n_rows, n_heads, n_positions, width = query.shape
+    output = query.new_empty(n_rows, n_positions, n_heads, width).transpose(1, 2)
+    scaled = query * width**-0.5
+    for own in stretches:
+        window, inside = _window(own, n_positions)
+        for heads in _parts(n_heads, window.stop - window.start):
+            seen = slice(None), heads, window
+            weights = _weights_within(scaled[seen], key[seen], inside)
+            output[:, heads, own] = (weights @ value[seen])[:, :, inside]
+    return output
+
+
+def _forwards(query: Tensor, key: Tensor, value: Tensor, stretches: Sequence[Stretch]) -> Tensor:
+    way = _in_parts if _rounded(query) and not _has_tiles() else _one_by_one
+    return way(query, key, value, stretches)
+
+
 class _Within(torch.autograd.Function):
-    """The fused kernel forwards; backwards the scores of a few heads at a time, made anew."""
+    """Backwards the scores of a few heads at a time, made anew."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, stretches: Sequence[Stretch]) -> Tensor:
         """The output (1, H, N, D/H)."""
-        output = _one_by_one(query, key, value, stretches)
+        output = _forwards(query, key, value, stretches)
         ctx.stretches = stretches
         ctx.save_for_backward(query, key, value, output)
         return output

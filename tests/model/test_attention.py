@@ -1,5 +1,6 @@
 """Attention in training in bf16 on a CPU, against PyTorch's in float32."""
 
+from collections.abc import Callable
 from itertools import accumulate, pairwise
 
 import pytest
@@ -10,6 +11,8 @@ from torch import Tensor
 from lora_whisper.model.attention import (
     FEW_QUERIES,
     SCORES_AT_ONCE,
+    _in_parts,
+    _one_by_one,
     _parts,
     attention,
     attention_within,
@@ -61,6 +64,18 @@ def test_stretches_look_at_themselves(dtype: torch.dtype, lengths: tuple[int, ..
     owners = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
     expected = F.scaled_dot_product_attention(*high, attn_mask=owners[:, None] == owners)
     assert_same(attention_within(*low, stretches), expected, low, high)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("way", [_in_parts, _one_by_one])
+def test_both_ways_forwards_look_at_the_own_stretch_only(way: Callable[..., Tensor]) -> None:
+    low = [each[:1] for each in tensors(171, 171)]
+    stretches = [slice(0, 130), slice(130, 131), slice(131, 171)]
+    owners = torch.arange(3).repeat_interleave(torch.tensor([130, 1, 40]))
+    expected = F.scaled_dot_product_attention(
+        *(each.float() for each in low), attn_mask=owners[:, None] == owners
+    )
+    torch.testing.assert_close(way(*low, stretches).float(), expected, atol=0.02, rtol=0.02)
 
 
 @pytest.mark.parametrize("n_heads", [1, 2, 3, 6, 8, 12, 16, 20])
