@@ -5,11 +5,12 @@ from functools import partial
 
 from torch import Tensor
 
-from benchmarks.adapted import CONFIG, difference_row, field_speech, heard
+from benchmarks.adapted import CONFIG, Speech, difference_row, heard, results
 from benchmarks.measure import MIB, Row, Setting, Variant, alternate, ratio_row, require
 from benchmarks.training import LANGUAGE, Clock, train_once
 from benchmarks.workload import LORA, MINI, SMALL, TINY, backbone_folder, row_of, utterances
 from lora_whisper.data.batching import FixedRows
+from lora_whisper.evaluation.results import EvaluationResult
 from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.model.checkpoint import Backbone, load_backbone
 from lora_whisper.model.few_bits import FewBits
@@ -57,14 +58,15 @@ def _kept_bytes(weight: Tensor) -> int:
 
 
 def _cer(setting: Setting) -> Iterator[Row]:
-    speech = field_speech(setting)
-    results = {}
-    for name, bits in BITS.items():
-        bank = AdapterBank(load_backbone(MINI, setting.device, bits=bits))
-        bank.add(LANGUAGE, LORA)
-        results[name] = heard(bank, speech, CONFIG, setting, name.replace(" ", "-"))
+    found = results({name: partial(_adapted, bits, setting) for name, bits in BITS.items()}, setting)
     for name in list(BITS)[1:]:
-        pair = {key.replace(" ", "_"): results[key] for key in (ALL, name)}
+        pair = {key.replace(" ", "_"): found[key] for key in (ALL, name)}
         yield difference_row(
             f"CER, mini, adapters over {name} a weight minus adapters over all bits", pair, ()
         )
+
+
+def _adapted(bits: int | None, setting: Setting, speech: Speech, name: str) -> EvaluationResult:
+    bank = AdapterBank(load_backbone(MINI, setting.device, bits=bits))
+    bank.add(LANGUAGE, LORA)
+    return heard(bank, speech, CONFIG, setting, name.replace(" ", "-"))

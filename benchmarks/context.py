@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import get_args
 
 import torch
 
-from benchmarks.adapted import CONFIG, N_ROWS, difference_row, field_speech, heard
+from benchmarks.adapted import CONFIG, N_ROWS, Speech, difference_row, heard, results
 from benchmarks.measure import Row, Setting, Variant, alternate, ratio_row, timed
 from benchmarks.training import LANGUAGE, Clock, train_once
 from benchmarks.workload import LORA, MINI, TINY, backbone, row_of, utterances
 from lora_whisper.audio import AudioContext
 from lora_whisper.data.batching import FixedRows, collate
-from lora_whisper.data.manifest import Utterance
 from lora_whisper.evaluation.results import EvaluationResult
 from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.model.checkpoint import Backbone, load_backbone
@@ -69,14 +69,15 @@ def _training(one: Backbone, context: AudioContext) -> Callable[[], float]:
 
 def _cer(setting: Setting) -> Row:
     """How much higher the CER is where an adapter was trained and decodes at short context."""
-    speech = field_speech(setting)
-    names: dict[str, AudioContext] = {"full": "full", "short": "dynamic"}
-    results = {name: _adapted(context, speech, setting) for name, context in names.items()}
+    contexts: dict[str, AudioContext] = {"full": "full", "short": "dynamic"}
+    ways = {name: partial(_adapted, context, setting) for name, context in contexts.items()}
     name = "CER, mini, adapters at short context minus adapters at full context"
-    return difference_row(name, results, ("no worse: the interval reaches zero or below",), goal=0.0)
+    return difference_row(
+        name, results(ways, setting), ("no worse: the interval reaches zero or below",), 0.0
+    )
 
 
-def _adapted(context: AudioContext, speech: dict[str, list[Utterance]], setting: Setting) -> EvaluationResult:
+def _adapted(context: AudioContext, setting: Setting, speech: Speech, name: str) -> EvaluationResult:
     """The test speech as an adapter hears it that was trained at this context."""
     bank = AdapterBank(load_backbone(MINI, setting.device))
     adapter = bank.add(LANGUAGE, LORA)
@@ -84,4 +85,4 @@ def _adapted(context: AudioContext, speech: dict[str, list[Utterance]], setting:
     spoken_s = [one.duration_s or 30.0 for one in speech["train"]]
     row_s = 30.0 if context == "full" else sum(spoken_s) / len(spoken_s)
     config = replace(CONFIG, batch_s=N_ROWS * row_s)  # as many rows in a step in both contexts
-    return heard(bank, speech, config, setting, context)
+    return heard(bank, speech, config, setting, name)

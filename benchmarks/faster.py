@@ -66,22 +66,13 @@ def measure(setting: Setting) -> Iterator[Row]:
         gc.collect()
 
 
-def variant(name: str, geometry: str, setting: Setting) -> Variant:
-    """One way to decode, with the widest beam, models loaded."""
-    beams = max(_beams(setting))
-    if name == OURS:
-        return Variant(name, _ours(geometry, setting, beams))
-    return _load(geometry, setting).variant(_speech(setting), beams)
-
-
 def _geometry(geometry: str, setting: Setting) -> Iterator[Row]:
     theirs, speech = _load(geometry, setting), _speech(setting)
     for beams in _beams(setting):
         variants = [theirs.variant(speech, beams), Variant(OURS, _ours(geometry, setting, beams))]
+        memory = peaks(variants, setting)
         times = alternate(variants, setting.rounds(2))
-        figures = {"their_models_load_s": theirs.load_s}
-        if beams == max(_beams(setting)):
-            figures |= peaks("faster", variants, geometry, setting).of(FASTER, OURS)
+        figures = {"their_models_load_s": theirs.load_s, **memory.of(FASTER, OURS)}
         what = f"{len(speech)} utterances in 8 languages, beam {beams}"
         title = f"decoding, {geometry}, {what}, against {FASTER}"
         yield ratio_row(title, times[FASTER], times[OURS], GOAL, figures, _NOTES)

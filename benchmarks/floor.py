@@ -34,7 +34,7 @@ from lora_whisper.model.whisper import ModelDimensions
 from lora_whisper.training.trainer import TrainConfig
 
 GOAL = 0.5
-N_STEPS = 3
+N_STEPS = 2
 SHORTEST_LOOK_S, FEWEST_LOOKS, MOST_LOOKS = 0.1, 3, 200
 """How long and how often a product is repeated to find its best time."""
 N_COPIED = 64 * MIB
@@ -224,7 +224,7 @@ def _encoding(geometry: str, one: Backbone, speech: Sequence[Speech], setting: S
     def encode() -> None:
         one.model.encode(batch.mel, batch.n_positions, routing)
 
-    times = alternate([Variant("", timed(encode))], setting.rounds(5))[""]
+    times = alternate([Variant("", timed(encode))], setting.rounds(3))[""]
     for tag in LANGUAGES:
         bank.remove(tag)
     products = encoder_products(one.model.dims, len(speech), _positions(speech, one), training=False)

@@ -4,11 +4,9 @@ Machines are noisy and differ; the ratio of two times taken one after the other 
 the median of the ratios of all rounds, with the lowest and the highest one.
 """
 
+import gc
 import importlib.util
-import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from lora_whisper.memory import keep_freed_memory
+from lora_whisper.memory import give_freed_memory_back, keep_freed_memory, peak_memory_bytes
 
 MIB = 2**20
 
@@ -90,7 +88,7 @@ class Row:
         return self.seconds is not None and self.seconds <= self.goal
 
 
-@dataclass(frozen=True)
+@dataclass
 class Variant:
     """One way to do a piece of work.
 
@@ -100,6 +98,7 @@ class Variant:
         warm_up: a shorter piece that meets the largest shapes; None for the work itself.
         theirs: whether it is a peer's, whose freed memory goes where it goes without us.
         figures: what else the last run showed.
+        ready: whether it has been done once.
     """
 
     name: str
@@ -107,11 +106,13 @@ class Variant:
     warm_up: Callable[[], object] | None = None
     theirs: bool = False
     figures: dict[str, float] = field(default_factory=dict)
+    ready: bool = False
 
     def prepare(self) -> None:
         """Do it once without looking at the clock."""
         keep_freed_memory(not self.theirs)
         (self.warm_up or self.run)()
+        self.ready = True
 
     def measured(self) -> float:
         """Do it once; the seconds that count."""
@@ -141,7 +142,8 @@ def synchronize() -> None:
 def alternate(variants: Sequence[Variant], rounds: int) -> dict[str, list[float]]:
     """Seconds of each variant in each round, by its name: warm up all, then run them in turns."""
     for variant in variants:
-        variant.prepare()
+        if not variant.ready:
+            variant.prepare()
     times: dict[str, list[float]] = {variant.name: [] for variant in variants}
     for _ in range(rounds):
         for variant in variants:
@@ -173,50 +175,51 @@ def ratio_row(
 
 @dataclass(frozen=True)
 class Peaks:
-    """Peak memory of variants, by name, in MiB; empty where it was not measured.
+    """Peak memory of variants, by name, in MiB; empty where it was not measured."""
 
-    Attributes:
-        what: the end of the figures' names, which says what counts.
-        mib: by variant.
-    """
-
-    what: str
     mib: Mapping[str, float]
 
     def of(self, theirs: str, ours: str) -> dict[str, float]:
         """Figures of two variants."""
         sides = {"theirs": theirs, "ours": ours}
-        return {f"{side}_{self.what}": self.mib[name] for side, name in sides.items() if name in self.mib}
+        return {f"{side}_working_mib": self.mib[name] for side, name in sides.items() if name in self.mib}
 
 
-def peaks(topic: str, variants: Sequence[Variant], geometry: str, setting: Setting) -> Peaks:
-    """Peak memory of each variant while it meets its largest shapes; none in a quick run.
+def peaks(variants: Sequence[Variant], setting: Setting) -> Peaks:
+    """The most that each variant holds while it meets its largest shapes, beyond what lay there before.
 
-    On a CPU each has a process of its own, where libraries and weights count; on a GPU what counts is the
-    device memory beyond what lay there before, so weights do not.
+    So weights and libraries do not count. Not measured in a quick run, nor where the system does not tell.
     """
-    what = "peak_mib" if setting.device == "cpu" else "working_mib"
-    if setting.quick or not setting.memory:
-        return Peaks(what, {})
-    if setting.device == "cpu":
-        return Peaks(what, {one.name: _process_mib(topic, one.name, geometry, setting) for one in variants})
-    return Peaks(what, {one.name: _working_mib(one) for one in variants})
+    on_cpu = setting.device == "cpu"
+    if setting.quick or not setting.memory or (on_cpu and not _RESET_PEAK.exists()):
+        return Peaks({})
+    working_mib = _resident_mib if on_cpu else _allocated_mib
+    return Peaks({one.name: working_mib(one) for one in variants})
 
 
-def _working_mib(variant: Variant) -> float:
+_RESET_PEAK = Path("/proc/self/clear_refs")
+"""Linux forgets a process's peak of resident memory when 5 is written here."""
+
+
+def _resident_mib(variant: Variant) -> float:
+    """On a CPU: of its first time."""
+    gc.collect()
+    give_freed_memory_back()
+    _RESET_PEAK.write_text("5", encoding="ascii")
+    before = peak_memory_bytes()
+    variant.prepare()
+    return (peak_memory_bytes() - before) / MIB
+
+
+def _allocated_mib(variant: Variant) -> float:
+    """On a GPU: of another time than the first, in which libraries make room for themselves."""
+    if not variant.ready:
+        variant.prepare()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     variant.prepare()
     return (torch.cuda.max_memory_allocated() - before) / MIB
-
-
-def _process_mib(topic: str, variant: str, geometry: str, setting: Setting) -> float:
-    command = [sys.executable, "-m", "benchmarks.peak", topic, variant, geometry, str(setting.folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
-    return float(json.loads(done.stdout.splitlines()[-1])["peak_mib"])
 
 
 def require(*modules: str, remedy: str) -> None:

@@ -45,7 +45,7 @@ GOALS = {USERS: 8.0, BEST: 3.5}
 GPU_GOAL = 4.0
 CPU_ROWS, LARGE_CPU_ROWS, GPU_ROWS = 8, 4, 16
 """Rows of a step, on a CPU for the smallest geometry and for others: theirs exactly, ours in the mean."""
-STEPS, QUICK_STEPS, GPU_STEPS = 4, 2, 12
+STEPS, GPU_STEPS = 2, 12
 CONFIG = TrainConfig(epochs=1)
 """Ours: the defaults, precision "auto" among them."""
 GPU_PASSES, GPU_COUNTED = 10, 4
@@ -99,10 +99,8 @@ def _geometry(geometry: str, setting: Setting) -> Iterator[Row]:
     pairs = _pairs(geometry, setting)
     names = (*pairs, *pairs.values())
     variants = [variant(name, geometry, setting) for name in names]
+    memory = peaks(variants, setting)
     times = alternate(variants, setting.rounds(2))
-    seen = [one for one in variants if one.name != OURS_FRESH]  # which needs what ours does
-    seen = seen if geometry == TINY or setting.device != "cpu" else []  # or it would take minutes
-    memory = peaks("training", seen, geometry, setting)
     audio_s = sum(one.duration_s for one in _speech(geometry, setting))
     for theirs, ours in pairs.items():
         speeds = {
@@ -126,8 +124,7 @@ def _pairs(geometry: str, setting: Setting) -> dict[str, str]:
 
 def _speech(geometry: str, setting: Setting) -> list[Speech]:
     """What everybody trains on."""
-    few = setting.quick or geometry != TINY
-    steps = GPU_STEPS if setting.device != "cpu" else QUICK_STEPS if few else STEPS
+    steps = STEPS if setting.device == "cpu" else GPU_STEPS
     return utterances(steps * _n_rows(geometry, setting), [LANGUAGE])
 
 

@@ -30,6 +30,13 @@ def keep_freed_memory(keep: bool = True) -> None:
             mallopt(option, value)
 
 
+def give_freed_memory_back() -> None:
+    """Return to the system what is free now, where there is glibc."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
 def peak_memory_bytes() -> int:
     """The most that this process has held so far.
 

@@ -1,9 +1,24 @@
 """How the benchmarks turn seconds into rows: order, warm-up, ratios, goals."""
 
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
 import pytest
 import torch
 
-from benchmarks.measure import MissingPeer, Peaks, Row, Setting, Variant, alternate, ratio_row, require
+from benchmarks.measure import (
+    MIB,
+    MissingPeer,
+    Peaks,
+    Row,
+    Setting,
+    Variant,
+    alternate,
+    peaks,
+    ratio_row,
+    require,
+)
 
 
 def row(ratio=None, low=None, goal=None, **others) -> Row:
@@ -54,9 +69,27 @@ def test_goals(found: Row, met: bool | None):
 
 
 def test_peaks_of_two_sides():
-    peaks = Peaks("peak_mib", {"PEFT": 900.0, "ours": 300.0})
-    assert peaks.of("PEFT", "ours") == {"theirs_peak_mib": 900.0, "ours_peak_mib": 300.0}
-    assert peaks.of("another", "ours") == {"ours_peak_mib": 300.0}
+    peaks = Peaks({"PEFT": 900.0, "ours": 300.0})
+    assert peaks.of("PEFT", "ours") == {"theirs_working_mib": 900.0, "ours_working_mib": 300.0}
+    assert peaks.of("another", "ours") == {"ours_working_mib": 300.0}
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells")
+def test_what_counts_is_the_most_that_a_variant_holds_beyond_what_was_there(tmp_path: Path):
+    there = bytearray(200 * MIB)
+    setting = Setting(False, "cpu", tmp_path)
+    calls = []
+
+    def holds(mib: int):
+        calls.append(mib)
+        return float(len(bytearray(mib * MIB)))
+
+    variants = [Variant("large", partial(holds, 150)), Variant("small", partial(holds, 30))]
+    found = peaks(variants, setting)
+    assert there and 145 < found.mib["large"] < 175 and 25 < found.mib["small"] < 55
+    alternate(variants, 1)
+    assert calls == [150, 30, 150, 30]  # no second warm-up
+    assert not peaks(variants, replace(setting, quick=True)).mib
 
 
 def test_a_quick_run_is_small(tmp_path):
