@@ -19,7 +19,7 @@ from lora_whisper.jobs import Corpus, train_adapters
 from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.training.trainer import TrainConfig
 
-N_TRAIN, N_TEST, EPOCHS = 48, 60, 2
+N_TRAIN, N_TEST, EPOCHS = 40, 40, 2
 SEEDS = (2606, 2607, 2608, 2609)
 N_ROWS = 8
 CONFIG = TrainConfig(epochs=EPOCHS, learning_rate=2e-3)

@@ -43,7 +43,7 @@ def _sizes(geometry: str, setting: Setting) -> Iterator[Row]:
     banks = {size: stored.bank(size) for size in (*sizes, len(LANGUAGES))}
     opened = {size: _seconds(lambda size=size: stored.bank(size)) for size in sizes}
     variants = [Variant(str(size), _batch(one, bank, size)) for size, bank in banks.items()]
-    times = alternate(variants, setting.rounds(3))
+    times = alternate(variants, setting.rounds(2))
     for size in sizes[1:]:
         figures = {
             "open_s": opened[size],

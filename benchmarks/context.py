@@ -39,7 +39,7 @@ def _both(
     setting: Setting,
 ) -> Row:
     variants = [Variant(context, work(one, context)) for context in get_args(AudioContext)]
-    times = alternate(variants, setting.rounds(3))
+    times = alternate(variants, setting.rounds(2))
     name = f"{what}, {geometry}, {N_ROWS} utterances of {LENGTH_S:.0f} s at their own length, against 30 s"
     return ratio_row(name, times["full"], times["dynamic"], None, notes=("ours on both sides",))
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 OURS, FASTER = "ours", "faster-whisper"
 GOAL = 2.5
+BEAMS = 5
+"""As wide as it is by their default."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +47,14 @@ class Theirs:
     features: Callable[[Sequence[Speech]], "StorageView"]
     load_s: float
 
-    def variant(self, speech: Sequence[Speech], beams: int) -> Variant:
+    def variant(self, speech: Sequence[Speech]) -> Variant:
         """What decodes the speech, one language after the other; a warm-up decodes one of them."""
         rows = {tag: [one for one in speech if one.language == tag] for tag in self.models}
 
         def decode(tags: Iterable[str]) -> None:
             for tag in tags:
                 encoded = self.models[tag].encode(self.features(rows[tag]))
-                _generate(self.models[tag], encoded, tag, len(rows[tag]), beams)
+                _generate(self.models[tag], encoded, tag, len(rows[tag]))
 
         return Variant(FASTER, timed(lambda: decode(self.models)), lambda: decode(LANGUAGES[:1]), True)
 
@@ -67,35 +69,22 @@ def measure(setting: Setting) -> Iterator[Row]:
 
 
 def _geometry(geometry: str, setting: Setting) -> Iterator[Row]:
-    theirs, speech = _load(geometry, setting), _speech(setting)
-    for beams in _beams(setting):
-        variants = [theirs.variant(speech, beams), Variant(OURS, _ours(geometry, setting, beams))]
-        memory = peaks(variants, setting)
-        times = alternate(variants, setting.rounds(2))
-        figures = {"their_models_load_s": theirs.load_s, **memory.of(FASTER, OURS)}
-        what = f"{len(speech)} utterances in 8 languages, beam {beams}"
-        title = f"decoding, {geometry}, {what}, against {FASTER}"
-        yield ratio_row(title, times[FASTER], times[OURS], GOAL, figures, _NOTES)
+    theirs, speech = _load(geometry, setting), utterances(8 if setting.quick else 64, LANGUAGES)
+    one = backbone(geometry, setting.folder, setting.device)
+    ours = transcription(LoraWhisper(one, bank_of(one, LANGUAGES)), speech, BEAMS)
+    variants = [theirs.variant(speech), Variant(OURS, ours)]
+    memory = peaks(variants, setting)
+    times = alternate(variants, setting.rounds(2))
+    figures = {"their_models_load_s": theirs.load_s, **memory.of(FASTER, OURS)}
+    what = f"{len(speech)} utterances in 8 languages, beam {BEAMS}"
+    title = f"decoding, {geometry}, {what}, against {FASTER}"
+    yield ratio_row(title, times[FASTER], times[OURS], GOAL, figures, _NOTES)
 
 
 _NOTES = (
     f"from samples to {N_TOKENS} tokens an utterance, float32; theirs: a merged model for each language",
     "theirs: what BatchedInferencePipeline calls inside, one batch a language, 30 s windows",
 )
-
-
-def _beams(setting: Setting) -> tuple[int, ...]:
-    """Widths of the beam."""
-    return (5,) if setting.quick else (5, 1)
-
-
-def _speech(setting: Setting) -> list[Speech]:
-    return utterances(8 if setting.quick else 64, LANGUAGES)
-
-
-def _ours(geometry: str, setting: Setting, beams: int) -> Callable[[], float]:
-    one = backbone(geometry, setting.folder, setting.device)
-    return transcription(LoraWhisper(one, bank_of(one, LANGUAGES)), _speech(setting), beams)
 
 
 def _load(geometry: str, setting: Setting) -> Theirs:
@@ -128,12 +117,12 @@ def _load(geometry: str, setting: Setting) -> Theirs:
     return Theirs(models, features, load_s)
 
 
-def _generate(model: "Whisper", encoded: "StorageView", tag: str, n_rows: int, beams: int) -> None:
+def _generate(model: "Whisper", encoded: "StorageView", tag: str, n_rows: int) -> None:
     start = ["<|startoftranscript|>", f"<|{tag}|>", "<|transcribe|>", "<|notimestamps|>"]
     found = model.generate(
         encoded,
         [start] * n_rows,
-        beam_size=beams,
+        beam_size=BEAMS,
         max_length=2 * N_TOKENS,  # it spends half of it on the text
         suppress_tokens=[_END],
         return_scores=True,

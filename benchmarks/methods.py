@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.machine import decoding_dtype
 from benchmarks.measure import Row, Setting, Variant, alternate, ratio_row, timed
-from benchmarks.workload import LANGUAGES, SMALL, TINY, backbone, bank_of
+from benchmarks.workload import LANGUAGES, TINY, backbone, bank_of
 from lora_whisper.lora import products
 from lora_whisper.lora.layers import LoRALinear
 from lora_whisper.model.routing import Routing
@@ -93,7 +93,7 @@ METHODS: Mapping[str, Callable[[LoRALinear, Tensor, Routing], Tensor]] = {
 
 def measure(setting: Setting) -> Iterator[Row]:
     """How much longer each way takes than ours, for each case and geometry."""
-    for geometry in setting.chosen((TINY,), (TINY, SMALL)):
+    for geometry in setting.chosen((TINY,), (TINY,)):
         for case in CASES:
             yield from _case(case, geometry, setting)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from benchmarks.decoding import transcription
 from benchmarks.machine import decoding_dtype
 from benchmarks.measure import Row, Setting, Variant, alternate, ratio_row
-from benchmarks.workload import LANGUAGES, MINI, SMALL, TINY, backbone, bank_of, merged_into, utterances
+from benchmarks.workload import LANGUAGES, MINI, SMALL, backbone, bank_of, merged_into, utterances
 from lora_whisper.decoding.transcribe import LoraWhisper
 
 GOAL = 0.9
@@ -15,7 +15,7 @@ GOAL = 0.9
 
 def measure(setting: Setting) -> Iterator[Row]:
     """The row of each geometry; ours on both sides."""
-    for geometry in setting.chosen((MINI,), (MINI, TINY, SMALL)):
+    for geometry in setting.chosen((MINI,), (MINI, SMALL)):
         yield _row(geometry, setting)
         gc.collect()
 
@@ -31,6 +31,6 @@ def _row(geometry: str, setting: Setting) -> Row:
         Variant("merged", transcription(merged, alike)),
         Variant("mixed", transcription(LoraWhisper(one, bank), speech)),
     ]
-    times = alternate(variants, setting.rounds({MINI: 5, TINY: 3}.get(geometry, 2)))
+    times = alternate(variants, setting.rounds(5 if geometry == MINI else 2))
     name = f"decoding, {geometry}, {len(speech)} utterances in 8 languages, against one merged language"
     return ratio_row(name, times["merged"], times["mixed"], GOAL, notes=("ours on both sides, greedy",))
