@@ -116,10 +116,18 @@ class CTCHead(nn.Module):
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the pre-training: what is heard, and how it is learned."""
+    """A part of the pre-training.
+
+    Attributes:
+        curriculum: what is heard.
+        config: how it is learned.
+        averaged: whether it ends with the mean of the weights before and after it, which keeps what was known
+            and has most of what was learned (Wortsman et al., WiSE-FT, arXiv 2109.01903).
+    """
 
     curriculum: Curriculum
     config: TrainConfig
+    averaged: bool = False
 
 
 def pretrain(
@@ -154,6 +162,8 @@ def pretrain(
         told = monitor(place) if monitor else None
         _train_stage(recipe, stage, recipe.seed + number, model, head, tokenizer, place, told)
         save_file(head.state_dict(), place / CTC_FILE)
+        if stage.averaged and backbone is not None:
+            _go_halfway_back(model, backbone.model)
         backbone = Backbone(model.requires_grad_(False).eval(), tokenizer, "mini", audio_context="dynamic")
         save_backbone(backbone, place / "backbone")
     if backbone is None:
@@ -178,6 +188,12 @@ def _train_stage(
     weights = token_weights(tokenizer, stage.curriculum, recipe.language_weight)
     track = full(model, rows, dev, head, weights)
     train(model, [track], stage.config, folder / "checkpoints", monitor=monitor)
+
+
+@torch.no_grad()
+def _go_halfway_back(model: Whisper, before: Whisper) -> None:
+    for weight, earlier in zip(model.parameters(), before.parameters(), strict=True):
+        weight.lerp_(earlier, 0.5)
 
 
 def token_weights(tokenizer: Tokenizer, curriculum: Curriculum, language_weight: float) -> Tensor:

@@ -81,8 +81,9 @@ def _by_part(products: list[Product]) -> dict[str, int]:
 
 
 def test_a_floor_is_the_longer_of_computing_and_moving():
-    assert Floor({"MLP": 2.0, "attention": 1.0}, 2.5, 1).seconds == 3.0
-    assert Floor({"MLP": 2.0}, 2.5, 1).seconds == 2.5
+    slow_shapes = {"MLP": 4.0, "attention": 1.0}
+    assert Floor(slow_shapes, memory_s=2.5, operations=30, rate=10.0).seconds == 3.0
+    assert Floor(slow_shapes, memory_s=2.5, operations=20, rate=10.0).seconds == 2.5
 
 
 def test_stand_ins_are_for_bare_machines_only():

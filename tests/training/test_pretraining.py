@@ -76,6 +76,16 @@ def test_a_stage_starts_from_the_weights_of_the_one_before_and_finished_stages_a
         torch.testing.assert_close(weight, heads[0][name], atol=1e-6, rtol=0)
 
 
+def test_an_averaged_stage_ends_halfway_back(tmp_path: Path) -> None:
+    before, after, halfway = (
+        pretrain(RECIPE, stages, tmp_path / str(number)).model.state_dict()
+        for number, stages in enumerate(([STAGE], [STAGE, STAGE], [STAGE, replace(STAGE, averaged=True)]))
+    )
+    assert any(not torch.equal(before[name], weight) for name, weight in after.items())
+    for name, weight in halfway.items():
+        torch.testing.assert_close(weight, (before[name] + after[name]) / 2)
+
+
 def test_without_stages_there_is_no_backbone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="stages"):
         pretrain(RECIPE, [], tmp_path)
