@@ -69,12 +69,9 @@ def difference_row(
     goal: float | None = None,
 ) -> Row:
     """How much higher the CER of the second results is than that of the first; both by their names."""
-    first, second = ([_counted(one) for one in several] for several in pair.values())
-    found = paired_bootstrap(first, second)
-    rates = {
-        which: sum(counts, ErrorCounts()).rate for which, counts in zip(pair, (first, second), strict=True)
-    }
-    figures = {f"{which}_cer": rate for which, rate in rates.items()} | {"p": found.p_value}
+    counts = {which: [_counted(one) for one in several] for which, several in pair.items()}
+    found = paired_bootstrap(*counts.values())
+    rates = {f"{which}_cer": sum(several, ErrorCounts()).rate for which, several in counts.items()}
     off = found.difference
     return Row(
         name,
@@ -83,7 +80,7 @@ def difference_row(
         off.high,
         goal,
         difference=off.rate,
-        figures=figures | {"p": found.p_value},
+        figures=rates | {"p": found.p_value},
         notes=(NOTE, *notes),
     )
 

@@ -1,11 +1,10 @@
 """Make the bundled backbone `mini` from nothing: `python recipes/mini.py` (hours on two cores; resumable).
 
-Seven stages: clean speech in sixteen languages until attention finds the audio; then any timbre, any word,
+Six stages: clean speech in sixteen languages until attention finds the audio; then any timbre, any word,
 noise, echo, times, prompts and silence, eight languages covered well and eight thinly; then more, more with
-rarer words, nothing twice, thousands of names, and at last more of the languages that are hardest to spell.
-Writes runs/mini/backbone, the last stage's loss curve, and its scores on speech of unseen voices and texts.
-To bundle it, copy that folder to lora_whisper/assets/mini and run `recipes/alignment_heads.py --write
---backbone lora_whisper/assets/mini`.
+rarer words, nothing twice, and at last thousands of names. Writes runs/mini/backbone, the last stage's loss
+curve, and its scores on speech of unseen voices and texts. To bundle it, copy that folder to
+lora_whisper/assets/mini and run `recipes/alignment_heads.py --write --backbone lora_whisper/assets/mini`.
 """
 
 import argparse
@@ -156,21 +155,6 @@ STAGES = (
             | {"zh": 800, "ja": 500},
             words=0.45,
             listed=0.5,
-            named=0.75,
-        ),
-        replace(LEARNING, epochs=1),
-        averaged=True,
-    ),
-    Stage(  # French and English, hardest to spell by ear; the others so as not to be forgotten
-        replace(
-            NOTHING_TWICE,
-            utterances={"fr": 48000, "en": 32000, "nl": 6000, "pt": 6000}
-            | dict.fromkeys(("de", "es", "it", "pl"), 4000)
-            | dict.fromkeys(THINLY_COVERED, 100)
-            | {"zh": 400, "ja": 300},
-            words=0.75,
-            listed=0.9,
-            n_words=100_000,
             named=0.75,
         ),
         replace(LEARNING, epochs=1),
