@@ -60,7 +60,7 @@ def variant(name: str, geometry: str, setting: Setting) -> Variant:
 
 def n_utterances(setting: Setting) -> int:
     """How many are decoded."""
-    return 16 if setting.quick else 64
+    return 8 if setting.quick else 64
 
 
 def transcription(asr: LoraWhisper, speech: Sequence[Speech], beams: int = 1) -> Callable[[], float]:

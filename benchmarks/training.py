@@ -45,7 +45,7 @@ GOALS = {USERS: 8.0, BEST: 3.5}
 GPU_GOAL = 4.0
 CPU_ROWS, LARGE_CPU_ROWS, GPU_ROWS = 8, 4, 16
 """Rows of a step, on a CPU for the smallest geometry and for others: theirs exactly, ours in the mean."""
-STEPS, GPU_STEPS = 2, 12
+STEPS, QUICK_STEPS, GPU_STEPS = 2, 1, 12
 CONFIG = TrainConfig(epochs=1)
 """Ours: the defaults, precision "auto" among them."""
 GPU_PASSES, GPU_COUNTED = 10, 4
@@ -124,7 +124,7 @@ def _pairs(geometry: str, setting: Setting) -> dict[str, str]:
 
 def _speech(geometry: str, setting: Setting) -> list[Speech]:
     """What everybody trains on."""
-    steps = STEPS if setting.device == "cpu" else GPU_STEPS
+    steps = GPU_STEPS if setting.device != "cpu" else QUICK_STEPS if setting.quick else STEPS
     return utterances(steps * _n_rows(geometry, setting), [LANGUAGE])
 
 
