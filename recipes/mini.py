@@ -44,7 +44,7 @@ LEARNING = TrainConfig(
     optimizer="muon",
 )
 """How most stages are learned."""
-NOTHING_TWICE = Curriculum(
+RARE_WORDS = Curriculum(
     {
         "en": 26000,
         "fr": 28000,
@@ -69,7 +69,7 @@ NOTHING_TWICE = Curriculum(
     speeds_wpm=(130, 260),
     word_languages=WELL_COVERED,
 )
-"""Mostly rare words by many voices: what is learned must hold for other words and other voices."""
+"""What the later stages have in common: mostly rare words, by many voices."""
 STAGES = (
     Stage(  # clean speech, all languages alike: attention finds the audio
         Curriculum(dict.fromkeys(LANGUAGES, 5000)),
@@ -110,8 +110,9 @@ STAGES = (
         LEARNING,
     ),
     Stage(  # rarer words, and words written like names: spelling is what is still hard
-        Curriculum(
-            {
+        replace(
+            RARE_WORDS,
+            utterances={
                 "en": 15000,
                 "fr": 15000,
                 "pt": 11500,
@@ -122,25 +123,17 @@ STAGES = (
                 "pl": 7500,
             }
             | dict.fromkeys(THINLY_COVERED, 500),
-            joined=0.05,
             words=0.5,
             listed=0.5,
-            n_words=80_000,
             timbres=0.65,
             perturbed=0.4,
-            timestamped=0.25,
-            prompted=0.06,
-            extended=0.06,
-            silent=0.01,
-            speeds_wpm=(130, 260),
-            word_languages=WELL_COVERED,
         ),
         LEARNING,
     ),
-    Stage(NOTHING_TWICE, replace(LEARNING, epochs=1)),
+    Stage(RARE_WORDS, replace(LEARNING, epochs=1)),  # nothing twice: it must hold for other words and voices
     Stage(  # thousands of names of languages and places, most where their spelling is hardest to hear
         replace(
-            NOTHING_TWICE,
+            RARE_WORDS,
             utterances={
                 "fr": 38000,
                 "en": 36000,
