@@ -37,8 +37,8 @@ lint: setup ## style, types, floors, and whether docs/cli.md is up to date
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/cli_reference.py --check
 
-bench: $(PEERS) ## speed beside peers, as ratios measured in turns: runs/benchmarks, 20 minutes
-	$(BIN)/python -m benchmarks
+bench: $(PEERS) ## speed beside peers, as ratios measured in turns: runs/benchmarks, 20 minutes (ARGS=--quick: 4)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 $(PEERS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'

@@ -39,6 +39,8 @@ TOPICS = (
 """In this order; each is measured by the module of its name. All but `startup` are for any device."""
 ASKED_FOR = ("bits",)
 """Topics without a goal that are measured only where `--only` names them."""
+NOT_QUICK = ("methods", "context", "hotspots")
+"""Topics that a quick run leaves out: it has no goals in them."""
 
 
 def measure_topic(name: str, setting: Setting) -> Iterator[Row]:
@@ -79,13 +81,14 @@ def line(row: Row) -> str:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer utterances and rounds, small models only")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer utterances, rounds and topics, small models only"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
         "--only",
         nargs="+",
         choices=TOPICS + ASKED_FOR,
-        default=list(TOPICS),
         metavar="NAME",
         help=f"{', '.join(TOPICS)}; besides, {', '.join(ASKED_FOR)}",
     )
@@ -94,6 +97,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the table")
     arguments = parser.parse_args()
+    names = arguments.only or [name for name in TOPICS if not (arguments.quick and name in NOT_QUICK)]
     warnings.simplefilter("ignore")  # of peers, about themselves
     stand_in()
     table = sys.stderr if arguments.json else sys.stdout
@@ -105,7 +109,7 @@ def main() -> None:
             tuple(arguments.geometry),
             not arguments.no_memory,
         )
-        result = run(arguments.only, setting, arguments.out, partial(print, file=table, flush=True))
+        result = run(names, setting, arguments.out, partial(print, file=table, flush=True))
     if arguments.json:
         print(json.dumps(result))
 
