@@ -81,9 +81,7 @@ def line(row: Row) -> str:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help="fewer utterances, rounds and topics, small models only"
-    )
+    parser.add_argument("--quick", action="store_true", help="little of what has a goal, small models only")
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
         "--only",
