@@ -44,8 +44,8 @@ OURS_FRESH, OURS = "ours, features as it goes", "ours, features ready"
 GOALS = {USERS: 8.0, BEST: 3.5}
 GPU_GOAL = 4.0
 CPU_ROWS, LARGE_CPU_ROWS, GPU_ROWS = 8, 4, 16
-"""Rows of a step: on a CPU for the smallest geometry, on a CPU for others and in a quick run, on a GPU; theirs
-exactly, ours in the mean."""
+"""Rows of a step, theirs exactly, ours in the mean: on a CPU for the smallest geometry, for others and in a
+quick run, on a GPU."""
 STEPS, QUICK_STEPS, GPU_STEPS = 2, 1, 12
 CONFIG = TrainConfig(epochs=1)
 """Ours: the defaults, precision "auto" among them."""
