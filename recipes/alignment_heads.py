@@ -121,6 +121,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
+    path = Path(options.backbone) / "generation_config.json"
+    if options.write and not path.exists():
+        parser.error(f"--write changes {path}, which does not exist; name its folder: --backbone FOLDER")
     backbone = load_backbone(options.backbone)
     tags = [tag for tag in LANGUAGES if tag in backbone.tokenizer.languages]
     dev, test = (
@@ -132,7 +135,6 @@ def main() -> None:
     )
     heads = best_heads(dev)
     if options.write:
-        path = Path(options.backbone) / "generation_config.json"
         config = json.loads(path.read_text(encoding="utf-8"))
         write_json(path, config | {"alignment_heads": [list(head) for head in heads]})
         load_backbone(options.backbone)  # it must still load
