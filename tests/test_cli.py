@@ -125,6 +125,7 @@ class TestWrongUse:
             ["train", "manifest.jsonl"],  # no --backbone
             ["train", "--backbone", "mini"],  # no manifest
             ["evaluate", "m.jsonl", "--backbone", "mini", "--language", "some"],
+            ["evaluate", "m.jsonl", "--backbone", "mini", "--beams", "0"],
             ["train", "m.jsonl", "--backbone", "mini", "--epochs", "many"],
             ["train", "m.jsonl", "--backbone", "mini", "--proxy-token", "gsw"],
             ["add-language", "m.jsonl", "--backbone", "mini", "--method", "scratch", "--start", "pl"],
@@ -330,7 +331,8 @@ class TestListening:
     ):
         code, out, err = lora(
             "evaluate", speech_folder / "manifest.jsonl", "--backbone", tiny_backbone_folder,
-            "--adapters", trained[0], "--language", "auto", "--out", tmp_path / "result.json", "--json",
+            "--adapters", trained[0], "--language", "auto", "--beams", 2,
+            "--out", tmp_path / "result.json", "--json",
         )  # fmt: skip
         assert code == 0, err
         printed = json.loads(out)
@@ -338,7 +340,9 @@ class TestListening:
         assert set(printed["languages"]["pl"]["cer"]) >= {"rate", "low", "high"}
         assert printed["languages"]["pl"]["utterances"] == 10
         assert 0 <= printed["language_id"]["accuracy"] <= 1
-        assert len(json.loads((tmp_path / "result.json").read_text())["utterances"]) == 20
+        result = json.loads((tmp_path / "result.json").read_text())
+        assert len(result["utterances"]) == 20
+        assert result["beams"] == 2
 
     def test_evaluate_takes_a_proxy_for_a_language_without_token(
         self, lora, speech_folder, tiny_backbone_folder, tmp_path

@@ -1,5 +1,6 @@
 """`evaluate`: error rates of every language in a manifest."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,8 +13,10 @@ from lora_whisper.cli.options import (
     BackboneOptions,
     OutputOptions,
     backbone_options,
+    beams_option,
     candidates_option,
     decoding_adapters_options,
+    gathered,
     output_options,
     proxies_option,
 )
@@ -23,33 +26,49 @@ if TYPE_CHECKING:
     from lora_whisper.evaluation.results import EvaluationResult, LanguageScore
 
 
+@dataclass(frozen=True)
+class ScoringOptions:
+    """How the utterances are decoded and what is counted as an error."""
+
+    language: Literal["oracle", "auto"]
+    candidates: tuple[str, ...]
+    proxies: tuple[tuple[str, str], ...]
+    beams: int
+    normalizer: str
+
+
+scoring_options = gathered(
+    "scoring",
+    ScoringOptions,
+    click.option(
+        "--language",
+        type=click.Choice(["oracle", "auto"]),
+        default="oracle",
+        help="oracle: the manifest tells the language; auto: it is recognised, and the accuracy reported.",
+    ),
+    candidates_option,
+    proxies_option,
+    beams_option,
+    click.option(
+        "--normalizer",
+        default="lora-whisper-v1",
+        help="raw, lora-whisper-v1, lora-whisper-v2, whisper-basic or whisper-english.",
+    ),
+)
+
+
 @click.command()
 @click.argument("manifest", type=FILE)
 @backbone_options
 @decoding_adapters_options
-@click.option(
-    "--language",
-    type=click.Choice(["oracle", "auto"]),
-    default="oracle",
-    help="oracle: the manifest tells the language; auto: it is recognised, and the accuracy reported.",
-)
-@candidates_option
-@proxies_option
-@click.option(
-    "--normalizer",
-    default="lora-whisper-v1",
-    help="raw, lora-whisper-v1, lora-whisper-v2, whisper-basic or whisper-english.",
-)
+@scoring_options
 @click.option("--out", type=FILE, metavar="FILE", help="Also write the result file, with every hypothesis.")
 @output_options
 def evaluate(
     manifest: Path,
     backbone: BackboneOptions,
     adapters: AdapterOptions,
-    language: Literal["oracle", "auto"],
-    candidates: tuple[str, ...],
-    proxies: tuple[tuple[str, str], ...],
-    normalizer: str,
+    scoring: ScoringOptions,
     out: Path | None,
     output: OutputOptions,
 ) -> int:
@@ -58,23 +77,26 @@ def evaluate(
     WER and CER with 95 % intervals, and the kinds of errors in the unit that judges the language.
     """
     from lora_whisper.data.manifest import read_manifest
+    from lora_whisper.decoding.search import DecodingOptions
     from lora_whisper.evaluation.normalizers import normalize
 
-    normalize("", "en", normalizer)
+    normalize("", "en", scoring.normalizer)
+    options = DecodingOptions(beams=scoring.beams)
     utterances = read_manifest(manifest)
     if out is not None:
         prepare_folder(out.parent)
     from lora_whisper.evaluation.evaluate import evaluate as score
 
-    asr = adapters.recogniser(backbone, dict(proxies))
+    asr = adapters.recogniser(backbone, dict(scoring.proxies))
     with progress("evaluating", not output.no_progress) as advance:
         result = score(
             asr,
             utterances,
             manifest=str(manifest),
-            language=language,
-            languages=candidates or None,
-            normalizer=normalizer,
+            language=scoring.language,
+            languages=scoring.candidates or None,
+            normalizer=scoring.normalizer,
+            options=options,
             progress=advance,
         )
     if out is not None:

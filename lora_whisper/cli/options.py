@@ -373,6 +373,8 @@ decoding_adapters_options = gathered(
         help="bf16 is much faster where the hardware multiplies it; a few words may come out otherwise.",
     ),
 )
+beams_option = click.option("--beams", type=int, default=1, help="Hypotheses kept side by side; 1 is greedy.")
+
 candidates_option = click.option(
     "--languages",
     "candidates",

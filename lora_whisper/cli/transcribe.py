@@ -14,6 +14,7 @@ from lora_whisper.cli.options import (
     BackboneOptions,
     OutputOptions,
     backbone_options,
+    beams_option,
     candidates_option,
     decoding_adapters_options,
     gathered,
@@ -81,7 +82,7 @@ search_options = gathered(
         help="pauses: one language a file, cut where it is quiet. speech: stretches of speech, each in its "
         "own language (needs the vad extra). sequential: Whisper's own way, window after window.",
     ),
-    click.option("--beams", type=int, default=1, help="Hypotheses kept side by side; 1 is greedy."),
+    beams_option,
     click.option("--timestamps", is_flag=True, help="Segments by Whisper's timestamps, within each window."),
     click.option("--words", is_flag=True, help="The time of each word, in JSON."),
     click.option("--prompt", default="", help="Text to go before what is said: names, spelling, style."),

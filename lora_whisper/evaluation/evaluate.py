@@ -69,6 +69,7 @@ def evaluate(
         adapters={adapter.tag: adapter.fingerprint for adapter in asr.bank},
         normalizer=normalizer,
         git_revision=git_revision(),
+        beams=options.beams,
         seed=SEED,
         package_version=__version__,
         utterances=tuple(one for one in found if isinstance(one, UtteranceResult)),

@@ -61,7 +61,10 @@ class LanguageScore:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """An evaluation, complete enough to score it again. `adapters` maps language tags to fingerprints."""
+    """An evaluation, complete enough to score it again.
+
+    `adapters` maps language tags to fingerprints; `beams` is 1 where decoding was greedy.
+    """
 
     manifest: str
     backbone: str
@@ -73,6 +76,7 @@ class EvaluationResult:
     package_version: str
     utterances: tuple[UtteranceResult, ...]
     failures: tuple[Failure, ...] = ()
+    beams: int = 1
 
     def scores(self) -> dict[str, LanguageScore]:
         """Return the score of each language by its tag, sorted; intervals are by speaker where known."""
@@ -220,6 +224,7 @@ def _result(data: Any) -> EvaluationResult:
         package_version=_field(data, "package_version", str, "the file"),
         utterances=tuple(_utterance(row, f"utterance {n}") for n, row in enumerate(utterances)),
         failures=tuple(_failure(row, f"failure {n}") for n, row in enumerate(failures)),
+        beams=_field(data, "beams", int, "the file") if "beams" in data else 1,
     )
 
 

@@ -74,7 +74,13 @@ def test_folders_and_patterns(lora: Lora, speech_folder: Path, tiny_backbone_fol
     common = ("--backbone", tiny_backbone_folder, "--language", "pl", "--json")
     folder = json.loads(lora("transcribe", speech_folder, *common)[1])
     assert len(folder["transcripts"]) == 20
-    above = json.loads(lora("transcribe", speech_folder.parent / f"{speech_folder.name[:-1]}?", *common)[1])
+    above = json.loads(
+        lora(
+            "transcribe",
+            speech_folder.parent / f"{speech_folder.name[:-1]}[{speech_folder.name[-1]}]",
+            *common,
+        )[1]
+    )
     assert above["transcripts"] == folder["transcripts"]
     pattern = json.loads(lora("transcribe", speech_folder / "pl-[0-4].wav", *common)[1])
     assert [Path(one["audio"]).name for one in pattern["transcripts"]] == [f"pl-{i}.wav" for i in range(5)]

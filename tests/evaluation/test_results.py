@@ -84,6 +84,15 @@ def test_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
     assert stored["utterances"][2]["reference"] == "你好，世界"
 
 
+def test_how_many_beams_were_kept_is_stored_and_one_in_files_that_do_not_say(tmp_path: Path) -> None:
+    path = replace(RESULT, beams=5).save(tmp_path / "result.json")
+    assert EvaluationResult.load(path).beams == 5
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    del stored["beams"]
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    assert EvaluationResult.load(path).beams == 1
+
+
 def test_an_evaluation_of_nothing_can_be_saved(tmp_path: Path) -> None:
     nothing = replace(RESULT, utterances=())
     assert EvaluationResult.load(nothing.save(tmp_path / "r.json")) == nothing
