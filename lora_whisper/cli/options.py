@@ -374,7 +374,6 @@ decoding_adapters_options = gathered(
     ),
 )
 beams_option = click.option("--beams", type=int, default=1, help="Hypotheses kept side by side; 1 is greedy.")
-
 candidates_option = click.option(
     "--languages",
     "candidates",
