@@ -1,18 +1,19 @@
 """Utterances of random words and names, for pre-training: more different words than all names of CLDR.
 
-The words are those that the `wordfreq` package counts most often, in lower case as it lists them. They belong
-to no split, as the vocabulary of a language does not, but each utterance has a word that no text of the
-general domain's splits "dev" and "test" has, so none of these is ever trained on. Names go further: they have
-no word that only those splits have.
+The words are those that the `wordfreq` package counts most often, in lower case as it lists them, and the
+proper names of spelling dictionaries. They belong to no split, as the vocabulary of a language does not, but
+each utterance has a word that no text of the general domain's splits "dev" and "test" has, so none of these
+is ever trained on. Names of ISO standards go further: they have no word that only those splits have.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
 
 from lora_whisper.data import espeak
+from lora_whisper.data.dictionaries import capitalised
 from lora_whisper.data.domains import find_domain
 from lora_whisper.data.extras import optional_module
 from lora_whisper.data.texts import TextSource
@@ -20,6 +21,7 @@ from lora_whisper.data.texts import TextSource
 _MIN_LENGTH, _MAX_LENGTH = 2, 18
 _CHARACTERS = (14, 84)  # of an utterance
 _MOST_IN_NAME = 2  # words
+_N_PROPER_NAMES = 10_000  # of a language, most frequent first
 
 
 @cache
@@ -30,9 +32,26 @@ def words(language: str, n_words: int = 20_000) -> tuple[str, ...]:
         MissingExtra: the `pretrain` extra is not installed.
     """
     listed = optional_module("wordfreq", "pretrain").top_n_list(language, n_words)
-    plain = [w for w in listed if w.isalpha() and _MIN_LENGTH <= len(w) <= _MAX_LENGTH]
-    read = espeak.phonemes(plain, language)
-    pairs = zip(plain, read, strict=True)
+    return _readable([word for word in listed if word.isalpha()], language)
+
+
+@cache
+def proper_names(language: str) -> tuple[str, ...]:
+    """Those of spelling dictionaries that espeak-ng reads as words, the most frequent first.
+
+    Raises:
+        MissingExtra: the `pretrain` extra is not installed.
+    """
+    frequency = optional_module("wordfreq", "pretrain").word_frequency
+    found = dict.fromkeys(capitalised(language))
+    ranked = sorted(found, key=lambda name: -frequency(name.casefold(), language))
+    return _readable(ranked[:_N_PROPER_NAMES], language)
+
+
+def _readable(candidates: Sequence[str], language: str) -> tuple[str, ...]:
+    """Those of usual length that espeak-ng reads as one word."""
+    usual = [word for word in candidates if _MIN_LENGTH <= len(word) <= _MAX_LENGTH]
+    pairs = zip(usual, espeak.phonemes(usual, language), strict=True)
     return tuple(word for word, sounds in pairs if sounds and "(" not in sounds and " " not in sounds)
 
 
@@ -46,13 +65,17 @@ def sentence(language: str, rng: np.random.Generator, n_words: int = 20_000) -> 
 def listing(language: str, rng: np.random.Generator, n_words: int = 20_000) -> str:
     """Random words, all as often, as a list of names of one or two words: "Trenton, New truss, Tuesdays."."""
     pool = words(language, n_words)
-    chosen = _drawn(language, lambda: pool[int(rng.integers(len(pool)))], rng)
-    names: list[str] = []
-    while chosen:
-        size = int(rng.integers(1, _MOST_IN_NAME + 1))
-        names.append(" ".join(chosen[:size]))
-        chosen = chosen[size:]
-    return ", ".join(name[0].upper() + name[1:] for name in names) + "."
+    return _as_list(_drawn(language, lambda: pool[int(rng.integers(len(pool)))], rng), rng)
+
+
+def roll(language: str, rng: np.random.Generator) -> str:
+    """Proper names of spelling dictionaries as a list, frequent ones oftener: "Lyon, Deneb, Paulo Aquin.".
+
+    Raises:
+        MissingExtra: the `pretrain` extra is not installed.
+    """
+    pool = proper_names(language)
+    return _as_list(_drawn(language, lambda: pool[int(len(pool) * rng.random() ** 1.3)], rng), rng)
 
 
 def naming(language: str, rng: np.random.Generator) -> str:
@@ -68,6 +91,16 @@ def naming(language: str, rng: np.random.Generator) -> str:
             return text
 
 
+def _as_list(chosen: list[str], rng: np.random.Generator) -> str:
+    """The words as names of one or two words."""
+    names: list[str] = []
+    while chosen:
+        size = int(rng.integers(1, _MOST_IN_NAME + 1))
+        names.append(" ".join(chosen[:size]))
+        chosen = chosen[size:]
+    return ", ".join(name[0].upper() + name[1:] for name in names) + "."
+
+
 def _drawn(language: str, draw: Callable[[], str], rng: np.random.Generator) -> list[str]:
     """Words about as long as one utterance, at least one, and one at least that no held-out text has."""
     limit = rng.uniform(*_CHARACTERS)
@@ -76,7 +109,7 @@ def _drawn(language: str, draw: Callable[[], str], rng: np.random.Generator) -> 
     while True:
         word = draw()
         length += len(word) + 1
-        if length > limit and not held_out_words(language).issuperset(chosen):
+        if length > limit and not held_out_words(language).issuperset(map(str.casefold, chosen)):
             return chosen
         chosen.append(word)
 

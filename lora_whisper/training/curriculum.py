@@ -16,7 +16,7 @@ from lora_whisper.data.conditions import ROBUST, Condition, coloured_noise
 from lora_whisper.data.domains import find_domain
 from lora_whisper.data.texts import TextSource, stable_hash
 from lora_whisper.data.voices import draw_timbre, draw_voice
-from lora_whisper.data.words import listing, naming, sentence
+from lora_whisper.data.words import listing, naming, roll, sentence
 from lora_whisper.languages import language
 
 CHUNK = 250
@@ -40,6 +40,7 @@ class Curriculum:
         words: random words instead of CLDR's entries, in the languages of `word_languages`.
         listed: of these, those written as lists of names instead of sentences.
         n_words: of how many most frequent words of a language they are.
+        proper: of the lists, those of proper names of spelling dictionaries.
         named: names of ISO standards instead of CLDR's entries, in the same languages, where not `words`.
         timbres: spoken by a random timbre instead of a voice variant of the training split.
         recorded: spoken by a voice made from recordings instead, in the languages that have one.
@@ -50,6 +51,8 @@ class Curriculum:
         silent: noise or nothing; beside the rows of speech.
         speeds_wpm: slowest and fastest speech, drawn evenly; None for those of `draw_voice`.
         word_languages: which languages have texts of random words and of names.
+        identified: rows whose language alone is learned and not what is said, in the other languages: these
+            stay thinly covered, and are told apart all the same.
     """
 
     utterances: Mapping[str, int]
@@ -57,6 +60,7 @@ class Curriculum:
     words: float = 0.0
     listed: float = 0.0
     n_words: int = 20_000
+    proper: float = 0.0
     named: float = 0.0
     timbres: float = 0.0
     recorded: float = 0.0
@@ -67,6 +71,7 @@ class Curriculum:
     silent: float = 0.0
     speeds_wpm: tuple[int, int] | None = None
     word_languages: tuple[str, ...] = field(default=())
+    identified: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -125,22 +130,32 @@ class RowFactory:
         audio = effects.apply(audio)[:N_SAMPLES]
         segments = [(start / effects.speed, end / effects.speed, text) for start, end, text in segments]
         space = "" if language(tag).unit == "character" else " "
-        return self.encoder.row(
+        row = self.encoder.row(
             audio,
             space.join(text for _, _, text in segments),
             tag,
             segments if rng.random() < recipe.timestamped else (),
             self._text(tag, rng) if rng.random() < recipe.prompted else "",
         )
+        if recipe.identified and tag not in recipe.word_languages and rng.random() < recipe.identified:
+            return replace(row, tokens=row.tokens[: row.n_prompt + 1])
+        return row
 
     def _text(self, tag: str, rng: np.random.Generator) -> str:
         recipe = self.curriculum
         if tag in recipe.word_languages and rng.random() < recipe.words:
-            said = listing if recipe.listed and rng.random() < recipe.listed else sentence
-            return said(tag, rng, recipe.n_words)
+            return self._words(tag, rng)
         if recipe.named and tag in recipe.word_languages and rng.random() < recipe.named:
             return naming(tag, rng)
         return TextSource(tag, self.split, find_domain("general").kinds).text(rng).written
+
+    def _words(self, tag: str, rng: np.random.Generator) -> str:
+        recipe = self.curriculum
+        if not recipe.listed or rng.random() >= recipe.listed:
+            return sentence(tag, rng, recipe.n_words)
+        if recipe.proper and rng.random() < recipe.proper:
+            return roll(tag, rng)
+        return listing(tag, rng, recipe.n_words)
 
     def _utterance(self, tag: str, rng: np.random.Generator) -> tuple[Samples, str]:
         text = self._text(tag, rng)

@@ -4,8 +4,9 @@ A connectionist temporal classification (CTC) head on the encoder helps attentio
 et al. 2016, arXiv 1609.06773). It is carried from stage to stage, beside a backbone that is a plain Whisper.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,13 @@ from lora_whisper.model.whisper import ModelDimensions, Whisper
 from lora_whisper.training.curriculum import Curriculum, RowFactory
 from lora_whisper.training.methods import full
 from lora_whisper.training.monitor import Monitor
-from lora_whisper.training.trainer import TrainConfig, train
+from lora_whisper.training.remembering import remember, remembering
+from lora_whisper.training.trainer import TrainConfig, resolve_precision, train
 
 CTC_FILE = "ctc.safetensors"
+
+_OUTPUTS = ("attn.out.", "cross_attn.out.", "mlp.fc2.")
+"""What of a block adds to the residual stream."""
 
 CTC_STRIDE = 2
 """The CTC loss looks at every second encoder position: 25 a second, at half the cost."""
@@ -123,11 +128,17 @@ class Stage:
         config: how it is learned.
         averaged: whether it ends with the mean of the weights before and after it, which keeps what was known
             and has most of what was learned (Wortsman et al., WiSE-FT, arXiv 2109.01903).
+        decoder_only: whether the encoder stays as it is and hears each row once: for the same time, the
+            decoder reads several times as many words.
+        more_text_layers: blocks that the decoder gets before it, on top of those it has; they change nothing
+            at first, since what they add is multiplied by zeros (Chen et al., Net2Net, arXiv 1511.05641).
     """
 
     curriculum: Curriculum
     config: TrainConfig
     averaged: bool = False
+    decoder_only: bool = False
+    more_text_layers: int = 0
 
 
 def pretrain(
@@ -156,14 +167,17 @@ def pretrain(
             head.load_state_dict(load_file(place / CTC_FILE))
             continue
         keep_freed_memory()
-        model = Whisper(recipe.dimensions(tokenizer.n_vocab)).initialise(recipe.seed)
+        dims = backbone.model.dims if backbone else recipe.dimensions(tokenizer.n_vocab)
+        dims = replace(dims, n_text_layer=dims.n_text_layer + stage.more_text_layers)
+        model = Whisper(dims).initialise(recipe.seed)
         if backbone is not None:
-            model.load_state_dict(backbone.model.state_dict())
+            _take_over(model, backbone.model)
+        before = copy.deepcopy(model) if stage.averaged else None
         told = monitor(place) if monitor else None
         _train_stage(recipe, stage, recipe.seed + number, model, head, tokenizer, place, told)
         save_file(head.state_dict(), place / CTC_FILE)
-        if stage.averaged and backbone is not None:
-            _go_halfway_back(model, backbone.model)
+        if before is not None:
+            _go_halfway_back(model, before)
         backbone = Backbone(model.requires_grad_(False).eval(), tokenizer, "mini", audio_context="dynamic")
         save_backbone(backbone, place / "backbone")
     if backbone is None:
@@ -183,11 +197,30 @@ def _train_stage(
 ) -> None:
     encoder = RowEncoder(tokenizer, n_mels=80, context="dynamic", learn_prompt=True)
     dev_counts = dict.fromkeys(recipe.languages, recipe.dev_utterances)
-    dev = FixedRows(RowFactory(stage.curriculum, "dev", seed, encoder).rows(dev_counts))
-    rows = FixedRows(RowFactory(stage.curriculum, "train", seed, encoder).rows(stage.curriculum.utterances))
+    dev = RowFactory(stage.curriculum, "dev", seed, encoder).rows(dev_counts)
+    rows = RowFactory(stage.curriculum, "train", seed, encoder).rows(stage.curriculum.utterances)
     weights = token_weights(tokenizer, stage.curriculum, recipe.language_weight)
-    track = full(model, rows, dev, head, weights)
-    train(model, [track], stage.config, folder / "checkpoints", monitor=monitor)
+    if not stage.decoder_only:
+        track = full(model, FixedRows(rows), FixedRows(dev), head, weights)
+        train(model, [track], stage.config, folder / "checkpoints", monitor=monitor)
+        return
+    with resolve_precision(stage.config.precision, model.device)():
+        remember(model, rows)
+        remember(model, dev)
+    with remembering(model):
+        track = full(model, FixedRows(rows), FixedRows(dev), token_weights=weights)
+        train(model, [track], stage.config, folder / "checkpoints", monitor=monitor)
+
+
+@torch.no_grad()
+def _take_over(model: Whisper, before: Whisper) -> None:
+    """The weights of a model with as many blocks or fewer; new ones begin as copies of the last, muted."""
+    model.load_state_dict(before.state_dict(), strict=False)
+    for block in model.decoder.blocks[len(before.decoder.blocks) :]:
+        block.load_state_dict(before.decoder.blocks[-1].state_dict())
+        for name, weight in block.named_parameters():
+            if name.startswith(_OUTPUTS):
+                weight.zero_()
 
 
 @torch.no_grad()

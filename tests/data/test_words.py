@@ -5,7 +5,16 @@ import pytest
 
 from lora_whisper.data.domains import find_domain
 from lora_whisper.data.texts import TextSource
-from lora_whisper.data.words import held_out_words, listing, naming, only_held_out_words, sentence, words
+from lora_whisper.data.words import (
+    held_out_words,
+    listing,
+    naming,
+    only_held_out_words,
+    proper_names,
+    roll,
+    sentence,
+    words,
+)
 
 
 def test_words_are_plain_and_the_most_frequent_come_first():
@@ -14,7 +23,7 @@ def test_words_are_plain_and_the_most_frequent_come_first():
     assert all(word.isalpha() for word in many)
 
 
-@pytest.mark.parametrize("utterance", [sentence, listing, naming])
+@pytest.mark.parametrize("utterance", [sentence, listing, roll, naming])
 def test_utterances_repeat_have_capital_and_stop_and_are_short(utterance):
     first, second = (utterance("pl", np.random.default_rng(4)) for _ in range(2))
     assert first == second
@@ -31,11 +40,23 @@ def test_held_out_texts_are_made_of_held_out_words_only(split):
         assert held_out_words("en").issuperset(words_of(text))
 
 
-def test_an_utterance_has_a_word_that_no_held_out_text_has(monkeypatch):
-    monkeypatch.setattr("lora_whisper.data.words.words", lambda *_: ("oman", "cyprus", "and", "table"))
+@pytest.mark.parametrize(
+    ("pool", "utterance", "drawn"), [("words", sentence, str.lower), ("proper_names", roll, str.title)]
+)
+def test_an_utterance_has_a_word_that_no_held_out_text_has(monkeypatch, pool, utterance, drawn):
+    known = tuple(map(drawn, ("oman", "cyprus", "and", "table")))
+    monkeypatch.setattr(f"lora_whisper.data.words.{pool}", lambda *_: known)
     assert held_out_words("en").issuperset(("oman", "cyprus", "and"))
     for seed in range(50):
-        assert "table" in sentence("en", np.random.default_rng(seed)).casefold()
+        assert "table" in utterance("en", np.random.default_rng(seed)).casefold()
+
+
+def test_proper_names_keep_their_capital_and_the_most_frequent_come_first():
+    names = proper_names("en")
+    assert 9000 < len(names) <= 10_000
+    assert names.index("Canada") < names.index("Hungary") < names.index("Praxiteles")
+    listed = [roll("en", np.random.default_rng(seed)) for seed in range(20)]
+    assert all(word[0].isupper() for text in listed for word in re.findall(r"\w+", text))
 
 
 @pytest.mark.parametrize("tag", ["en", "fr"])

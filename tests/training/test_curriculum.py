@@ -75,6 +75,23 @@ def test_a_share_of_the_texts_without_random_words_are_names(monkeypatch: pytest
     assert not said("it", named=1.0) & {"Akuntsu.", "Zebra."}
 
 
+def test_a_share_of_the_lists_are_of_proper_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {"sentence": "Zebra.", "listing": "Apple, Pear.", "roll": "Lyon, Paulo."}.items():
+        monkeypatch.setattr(f"lora_whisper.training.curriculum.{name}", lambda *_, text=text: text)
+    maker = factory(word_languages=("pl",), words=1.0, listed=0.6, proper=0.5, joined=0.0)
+    texts = [toy_tokenizer().decode(list(maker.row("pl", i).tokens[3:-1])).strip() for i in range(24)]
+    assert set(texts) == {"Zebra.", "Apple, Pear.", "Lyon, Paulo."}
+
+
+def test_of_some_rows_the_language_alone_is_learned() -> None:
+    tokenizer = toy_tokenizer()
+    maker = factory(identified=1.0, prompted=1.0, word_languages=("pl",))
+    row = maker.row("it", 0)
+    assert row.tokens[-2:] == (tokenizer.sot, tokenizer.language_token("it"))
+    assert row.n_prompt == len(row.tokens) - 1
+    assert maker.row("pl", 0).tokens[-1] == tokenizer.eot
+
+
 def test_silence_is_no_speech_or_an_empty_transcript() -> None:
     tokenizer = toy_tokenizer()
     seen = {factory(silent=1.0).row("", index).tokens[-2] for index in range(12)}

@@ -86,6 +86,34 @@ def test_an_averaged_stage_ends_halfway_back(tmp_path: Path) -> None:
         torch.testing.assert_close(weight, (before[name] + after[name]) / 2)
 
 
+def test_a_stage_of_the_decoder_leaves_the_encoder_as_it_was_and_learns(tmp_path: Path) -> None:
+    before = pretrain(RECIPE, [STAGE], tmp_path)
+    alone = replace(STAGE, decoder_only=True, config=replace(STAGE.config, epochs=2))
+    after = pretrain(RECIPE, [STAGE, alone], tmp_path)
+    changed = {
+        name
+        for name, weight in after.model.state_dict().items()
+        if not torch.equal(weight.half(), before.model.state_dict()[name].half())
+    }
+    assert changed and all(name.startswith("decoder.") for name in changed)
+    assert "decoder.blocks.0.cross_attn.key.weight" in changed
+
+
+def test_more_text_layers_change_nothing_at_first_and_learn_then(tmp_path: Path) -> None:
+    before = pretrain(RECIPE, [STAGE], tmp_path / "before").model
+    still = replace(STAGE, config=replace(STAGE.config, learning_rate=1e-12), more_text_layers=2)
+    deeper = pretrain(RECIPE, [STAGE, still], tmp_path / "still").model
+    assert deeper.dims.n_text_layer == len(deeper.decoder.blocks) == 3
+    mel, tokens = torch.randn(1, 80, 60, generator=torch.Generator().manual_seed(0)), torch.tensor([[1, 2]])
+    torch.testing.assert_close(deeper(mel, tokens), before(mel, tokens), atol=2e-3, rtol=0)  # as float16
+
+    learning = replace(STAGE, more_text_layers=1, averaged=True)
+    learned = pretrain(RECIPE, [STAGE, learning, STAGE], tmp_path / "learned").model
+    assert learned.dims.n_text_layer == 2
+    weights = dict(learned.decoder.blocks[1].named_parameters())
+    assert all(weight.any() for name, weight in weights.items() if "weight" in name)
+
+
 def test_without_stages_there_is_no_backbone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="stages"):
         pretrain(RECIPE, [], tmp_path)
