@@ -4,24 +4,33 @@ The words are those that the `wordfreq` package counts most often, in lower case
 proper names of spelling dictionaries. They belong to no split, as the vocabulary of a language does not, but
 each utterance has a word that no text of the general domain's splits "dev" and "test" has, so none of these
 is ever trained on. Names of ISO standards go further: they have no word that only those splits have.
+
+Proper names that a backbone misspells come oftener where its losses are known (`training.difficulty`).
 """
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lora_whisper.data import espeak
 from lora_whisper.data.dictionaries import capitalised
 from lora_whisper.data.domains import find_domain
-from lora_whisper.data.extras import optional_module
+from lora_whisper.data.entries import locale_of, tidy
+from lora_whisper.data.extras import demo_module, optional_module
 from lora_whisper.data.texts import TextSource
 
 _MIN_LENGTH, _MAX_LENGTH = 2, 18
 _CHARACTERS = (14, 84)  # of an utterance
 _MOST_IN_NAME = 2  # words
 _N_PROPER_NAMES = 10_000  # of a language, most frequent first
+_CONJOINED = 0.5  # of the lists
+_NAMED = 0.4  # of the words of a sentence with names
+_LEAST_LOSS, _USUAL_LOSS, _MOST_LOSS = 0.1, 1.2, 3.0  # nats a word; the usual one where none is known
 
 
 @cache
@@ -58,24 +67,51 @@ def _readable(candidates: Sequence[str], language: str) -> tuple[str, ...]:
 def sentence(language: str, rng: np.random.Generator, n_words: int = 20_000) -> str:
     """Random words with capital and full stop; frequent words come oftener than rare ones."""
     pool = words(language, n_words)
-    text = " ".join(_drawn(language, lambda: pool[int(len(pool) * rng.random() ** 2)], rng))
-    return text[0].upper() + text[1:] + "."
+    return _as_sentence(_drawn(language, lambda: pool[int(len(pool) * rng.random() ** 2)], rng))
 
 
 def listing(language: str, rng: np.random.Generator, n_words: int = 20_000) -> str:
     """Random words, all as often, as a list of names of one or two words: "Trenton, New truss, Tuesdays."."""
     pool = words(language, n_words)
-    return _as_list(_drawn(language, lambda: pool[int(rng.integers(len(pool)))], rng), rng)
+    return _as_list(language, _drawn(language, lambda: pool[int(rng.integers(len(pool)))], rng), rng)
 
 
-def roll(language: str, rng: np.random.Generator) -> str:
-    """Proper names of spelling dictionaries as a list, frequent ones oftener: "Lyon, Deneb, Paulo Aquin.".
+def roll(language: str, rng: np.random.Generator, losses: Path | None = None) -> str:
+    """Proper names of spelling dictionaries as a list: "Lyon, Deneb and Paulo Aquin.".
+
+    Args:
+        language: its tag.
+        rng: of all that is drawn.
+        losses: file of `training.difficulty`: words with a high loss come oftener.
 
     Raises:
         MissingExtra: the `pretrain` extra is not installed.
     """
-    pool = proper_names(language)
-    return _as_list(_drawn(language, lambda: pool[int(len(pool) * rng.random() ** 1.3)], rng), rng)
+    return _as_list(language, _drawn(language, lambda: _name(language, rng, losses), rng), rng)
+
+
+def mingled(
+    language: str, rng: np.random.Generator, n_words: int = 20_000, losses: Path | None = None
+) -> str:
+    """Random words, most of them very frequent, with proper names between: "Of Lyon three Deneb hour the.".
+
+    Args:
+        language: its tag.
+        rng: of all that is drawn.
+        n_words: how many most frequent words there are beside the names.
+        losses: see `roll`.
+
+    Raises:
+        MissingExtra: the `pretrain` extra is not installed.
+    """
+    pool = words(language, n_words)
+
+    def draw() -> str:
+        if rng.random() < _NAMED:
+            return _name(language, rng, losses)
+        return pool[int(len(pool) * rng.random() ** 3)]
+
+    return _as_sentence(_drawn(language, draw, rng))
 
 
 def naming(language: str, rng: np.random.Generator) -> str:
@@ -91,14 +127,36 @@ def naming(language: str, rng: np.random.Generator) -> str:
             return text
 
 
-def _as_list(chosen: list[str], rng: np.random.Generator) -> str:
-    """The words as names of one or two words."""
+def _as_sentence(chosen: list[str]) -> str:
+    text = " ".join(chosen)
+    return text[0].upper() + text[1:] + "."
+
+
+def _as_list(language: str, chosen: list[str], rng: np.random.Generator) -> str:
+    """The words as names of one or two words, every other time with a conjunction before the last."""
     names: list[str] = []
     while chosen:
         size = int(rng.integers(1, _MOST_IN_NAME + 1))
-        names.append(" ".join(chosen[:size]))
+        name = " ".join(chosen[:size])
+        names.append(name[0].upper() + name[1:])
         chosen = chosen[size:]
-    return ", ".join(name[0].upper() + name[1:] for name in names) + "."
+    if rng.random() < _CONJOINED:
+        return tidy(demo_module("babel.lists").format_list(names, locale=locale_of(language))) + "."
+    return ", ".join(names) + "."
+
+
+def _name(language: str, rng: np.random.Generator, losses: Path | None) -> str:
+    pool, odds = proper_names(language), _odds(language, losses)
+    return pool[min(int(np.searchsorted(odds, rng.random(), side="right")), len(pool) - 1)]
+
+
+@cache
+def _odds(language: str, losses: Path | None) -> NDArray[np.float64]:
+    """Odds that one of the first n proper names is drawn: frequent ones come oftener, and misspelled ones."""
+    known = json.loads(losses.read_text()).get(language, {}) if losses else {}
+    hard = np.array([known.get(name.casefold(), _USUAL_LOSS) for name in proper_names(language)])
+    weights = (hard.clip(max=_MOST_LOSS) + _LEAST_LOSS) ** 0.8 / np.sqrt(np.arange(len(hard)) + 300)
+    return np.cumsum(weights / weights.sum())
 
 
 def _drawn(language: str, draw: Callable[[], str], rng: np.random.Generator) -> list[str]:

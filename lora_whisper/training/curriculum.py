@@ -4,6 +4,7 @@ import multiprocessing
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from lora_whisper.data.conditions import ROBUST, Condition, coloured_noise
 from lora_whisper.data.domains import find_domain
 from lora_whisper.data.texts import TextSource, stable_hash
 from lora_whisper.data.voices import draw_timbre, draw_voice
-from lora_whisper.data.words import listing, naming, roll, sentence
+from lora_whisper.data.words import listing, mingled, naming, roll, sentence
 from lora_whisper.languages import language
 
 CHUNK = 250
@@ -41,6 +42,7 @@ class Curriculum:
         listed: of these, those written as lists of names instead of sentences.
         n_words: of how many most frequent words of a language they are.
         proper: of the lists, those of proper names of spelling dictionaries.
+        mingled: of the sentences, those with such names between frequent words.
         named: names of ISO standards instead of CLDR's entries, in the same languages, where not `words`.
         timbres: spoken by a random timbre instead of a voice variant of the training split.
         recorded: spoken by a voice made from recordings instead, in the languages that have one.
@@ -61,6 +63,7 @@ class Curriculum:
     listed: float = 0.0
     n_words: int = 20_000
     proper: float = 0.0
+    mingled: float = 0.0
     named: float = 0.0
     timbres: float = 0.0
     recorded: float = 0.0
@@ -83,12 +86,14 @@ class RowFactory:
         split: "train" or "dev"; the texts and voices of "test" are not used for training.
         seed: another seed, other rows.
         encoder: of the backbone.
+        losses: file of `training.difficulty`: proper names with a high loss come oftener; None: all alike.
     """
 
     curriculum: Curriculum
     split: str
     seed: int
     encoder: RowEncoder
+    losses: Path | None = None
 
     def rows(self, counts: Mapping[str, int]) -> list[Row]:
         """So many rows of each language and the silent ones beside them, made on all cores."""
@@ -117,13 +122,25 @@ class RowFactory:
         finally:
             torch.set_num_threads(n_threads)
 
+    def first_text(self, tag: str, index: int) -> str:
+        """What row `index` of a language says first: all of it, unless utterances are joined in it."""
+        rng = self._generator(tag, index)
+        self._count(rng)
+        return self._text(tag, rng)
+
+    def _generator(self, tag: str, index: int) -> np.random.Generator:
+        return np.random.default_rng(stable_hash(f"{tag}|{self.split}|{self.seed}|{index}"))
+
+    def _count(self, rng: np.random.Generator) -> int:
+        """How many utterances a row has."""
+        return int(rng.integers(2, _MOST_JOINED + 1)) if rng.random() < self.curriculum.joined else 1
+
     def _row(self, tag: str, index: int) -> Row:
-        rng = np.random.default_rng(stable_hash(f"{tag}|{self.split}|{self.seed}|{index}"))
+        rng = self._generator(tag, index)
         if not tag:
             return self._silent(rng)
         recipe = self.curriculum
-        count = int(rng.integers(2, _MOST_JOINED + 1)) if rng.random() < recipe.joined else 1
-        utterances = [self._utterance(tag, rng) for _ in range(count)]
+        utterances = [self._utterance(tag, rng) for _ in range(self._count(rng))]
         audio, segments = joined(utterances, rng, extend=rng.random() < recipe.extended)
         condition = ROBUST if rng.random() < recipe.perturbed else Condition()
         effects = condition.draw(rng)
@@ -152,9 +169,11 @@ class RowFactory:
     def _words(self, tag: str, rng: np.random.Generator) -> str:
         recipe = self.curriculum
         if not recipe.listed or rng.random() >= recipe.listed:
+            if recipe.mingled and rng.random() < recipe.mingled:
+                return mingled(tag, rng, recipe.n_words, self.losses)
             return sentence(tag, rng, recipe.n_words)
         if recipe.proper and rng.random() < recipe.proper:
-            return roll(tag, rng)
+            return roll(tag, rng, self.losses)
         return listing(tag, rng, recipe.n_words)
 
     def _utterance(self, tag: str, rng: np.random.Generator) -> tuple[Samples, str]:

@@ -19,20 +19,26 @@ from lora_whisper.data.batching import IGNORED, Batch, FixedRows, RowEncoder
 from lora_whisper.data.domains import find_domain
 from lora_whisper.data.texts import TextSource
 from lora_whisper.errors import UsageError
+from lora_whisper.files import write_json
 from lora_whisper.memory import keep_freed_memory
 from lora_whisper.model.checkpoint import Backbone, load_backbone, save_backbone
 from lora_whisper.model.tokenizer import Tokenizer, train_tokenizer
 from lora_whisper.model.whisper import ModelDimensions, Whisper
 from lora_whisper.training.curriculum import Curriculum, RowFactory
+from lora_whisper.training.difficulty import word_losses
 from lora_whisper.training.methods import full
 from lora_whisper.training.monitor import Monitor
 from lora_whisper.training.remembering import remember, remembering
 from lora_whisper.training.trainer import TrainConfig, resolve_precision, train
 
 CTC_FILE = "ctc.safetensors"
+LOSSES_FILE = "word-losses.json"
 
 _OUTPUTS = ("attn.out.", "cross_attn.out.", "mlp.fc2.")
 """What of a block adds to the residual stream."""
+
+_MEASURED = 3
+"""Every third row tells how well its words are spelled: enough of them, for a third of the time."""
 
 CTC_STRIDE = 2
 """The CTC loss looks at every second encoder position: 25 a second, at half the cost."""
@@ -126,18 +132,21 @@ class Stage:
     Attributes:
         curriculum: what is heard.
         config: how it is learned.
-        averaged: whether it ends with the mean of the weights before and after it, which keeps what was known
-            and has most of what was learned (Wortsman et al., WiSE-FT, arXiv 2109.01903).
+        kept: share of the weights before it in those at its end, which keeps what was known and has most of
+            what was learned (Wortsman et al., WiSE-FT, arXiv 2109.01903).
         decoder_only: whether the encoder stays as it is and hears each row once: for the same time, the
             decoder reads several times as many words.
+        hard_names: whether proper names come the oftener the worse the stage before, one of the decoder,
+            spelled them.
         more_text_layers: blocks that the decoder gets before it, on top of those it has; they change nothing
             at first, since what they add is multiplied by zeros (Chen et al., Net2Net, arXiv 1511.05641).
     """
 
     curriculum: Curriculum
     config: TrainConfig
-    averaged: bool = False
+    kept: float = 0.0
     decoder_only: bool = False
+    hard_names: bool = False
     more_text_layers: int = 0
 
 
@@ -152,10 +161,17 @@ def pretrain(
     Args:
         recipe: its geometry and vocabulary.
         stages: what it hears, in order.
-        folder: stage n writes `stage-n/ctc.safetensors` and, when it is finished, `stage-n/backbone`;
+        folder: stage n writes `stage-n/ctc.safetensors`, if it is one of the decoder
+            `stage-n/word-losses.json`, and, when it is finished, `stage-n/backbone`;
             finished stages are not repeated, unfinished ones resumed.
         monitor: makes what is told of each step, from the folder of the stage.
+
+    Raises:
+        UsageError: there is no stage, or one of hard names does not follow one of the decoder.
     """
+    for before_it, stage in zip((None, *stages), stages, strict=False):
+        if stage.hard_names and not (before_it and before_it.decoder_only):
+            raise UsageError("a stage of hard names needs one of the decoder before it, which measures them")
     tokenizer = train_tokenizer(_texts(recipe), recipe.n_text_tokens, recipe.languages)
     head = CTCHead(recipe.n_state, tokenizer.eot, recipe.ctc_weight, recipe.seed)
     backbone = None
@@ -172,12 +188,13 @@ def pretrain(
         model = Whisper(dims).initialise(recipe.seed)
         if backbone is not None:
             _take_over(model, backbone.model)
-        before = copy.deepcopy(model) if stage.averaged else None
+        before = copy.deepcopy(model) if stage.kept else None
         told = monitor(place) if monitor else None
-        _train_stage(recipe, stage, recipe.seed + number, model, head, tokenizer, place, told)
+        losses = folder / f"stage-{number}" / LOSSES_FILE if stage.hard_names else None
+        _train_stage(recipe, stage, recipe.seed + number, model, head, tokenizer, place, told, losses)
         save_file(head.state_dict(), place / CTC_FILE)
         if before is not None:
-            _go_halfway_back(model, before)
+            _go_back(model, before, stage.kept)
         backbone = Backbone(model.requires_grad_(False).eval(), tokenizer, "mini", audio_context="dynamic")
         save_backbone(backbone, place / "backbone")
     if backbone is None:
@@ -194,11 +211,12 @@ def _train_stage(
     tokenizer: Tokenizer,
     folder: Path,
     monitor: Monitor | None,
+    losses: Path | None,
 ) -> None:
     encoder = RowEncoder(tokenizer, n_mels=80, context="dynamic", learn_prompt=True)
     dev_counts = dict.fromkeys(recipe.languages, recipe.dev_utterances)
     dev = RowFactory(stage.curriculum, "dev", seed, encoder).rows(dev_counts)
-    rows = RowFactory(stage.curriculum, "train", seed, encoder).rows(stage.curriculum.utterances)
+    rows = RowFactory(stage.curriculum, "train", seed, encoder, losses).rows(stage.curriculum.utterances)
     weights = token_weights(tokenizer, stage.curriculum, recipe.language_weight)
     if not stage.decoder_only:
         track = full(model, FixedRows(rows), FixedRows(dev), head, weights)
@@ -210,6 +228,8 @@ def _train_stage(
     with remembering(model):
         track = full(model, FixedRows(rows), FixedRows(dev), token_weights=weights)
         train(model, [track], stage.config, folder / "checkpoints", monitor=monitor)
+        with resolve_precision(stage.config.precision, model.device)():
+            write_json(folder / LOSSES_FILE, word_losses(model, tokenizer, rows[::_MEASURED]))
 
 
 @torch.no_grad()
@@ -224,9 +244,9 @@ def _take_over(model: Whisper, before: Whisper) -> None:
 
 
 @torch.no_grad()
-def _go_halfway_back(model: Whisper, before: Whisper) -> None:
+def _go_back(model: Whisper, before: Whisper, share: float) -> None:
     for weight, earlier in zip(model.parameters(), before.parameters(), strict=True):
-        weight.lerp_(earlier, 0.5)
+        weight.lerp_(earlier, share)
 
 
 def token_weights(tokenizer: Tokenizer, curriculum: Curriculum, language_weight: float) -> Tensor:

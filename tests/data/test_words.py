@@ -1,4 +1,6 @@
+import json
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from lora_whisper.data.texts import TextSource
 from lora_whisper.data.words import (
     held_out_words,
     listing,
+    mingled,
     naming,
     only_held_out_words,
     proper_names,
@@ -23,7 +26,7 @@ def test_words_are_plain_and_the_most_frequent_come_first():
     assert all(word.isalpha() for word in many)
 
 
-@pytest.mark.parametrize("utterance", [sentence, listing, roll, naming])
+@pytest.mark.parametrize("utterance", [sentence, listing, roll, mingled, naming])
 def test_utterances_repeat_have_capital_and_stop_and_are_short(utterance):
     first, second = (utterance("pl", np.random.default_rng(4)) for _ in range(2))
     assert first == second
@@ -56,7 +59,35 @@ def test_proper_names_keep_their_capital_and_the_most_frequent_come_first():
     assert 9000 < len(names) <= 10_000
     assert names.index("Canada") < names.index("Hungary") < names.index("Praxiteles")
     listed = [roll("en", np.random.default_rng(seed)) for seed in range(20)]
-    assert all(word[0].isupper() for text in listed for word in re.findall(r"\w+", text))
+    said = {word for text in listed for word in re.findall(r"\w+", text)} - {"and"}
+    assert said.issubset(names)
+
+
+def test_lists_end_with_a_conjunction_every_other_time():
+    lists = [roll("fr", np.random.default_rng(seed)) for seed in range(200)]
+    longer = [text for text in lists if ", " in text]
+    assert 0.3 < sum(" et " in text for text in longer) / len(longer) < 0.7
+
+
+def test_names_stand_between_frequent_words():
+    said = [word for seed in range(100) for word in mingled("en", np.random.default_rng(seed)).split()[1:]]
+    frequent = set(words("en", 1000))
+    assert 0.3 < sum(word[0].isupper() for word in said) / len(said) < 0.55
+    assert sum(word in frequent for word in said) / len(said) > 0.15
+
+
+def test_frequent_names_and_those_that_are_misspelled_come_oftener(tmp_path):
+    names = proper_names("en")
+    losses = tmp_path / "losses.json"
+    losses.write_text(json.dumps({"en": dict.fromkeys(map(str.casefold, names[1::2]), 0.0)}))
+    drawn = Counter(
+        word for seed in range(500) for word in words_of(roll("en", np.random.default_rng(seed), losses))
+    )
+    hard, easy = (sum(drawn[name.casefold()] for name in half) for half in (names[::2], names[1::2]))
+    assert 4 < hard / easy < 12  # ((1.2 + 0.1) / 0.1) ** 0.8 = 7.8
+    alike = Counter(word for seed in range(500) for word in words_of(roll("en", np.random.default_rng(seed))))
+    first, last = (sum(alike[name.casefold()] for name in part) for part in (names[:1000], names[-1000:]))
+    assert 2 < first / last < 6
 
 
 @pytest.mark.parametrize("tag", ["en", "fr"])

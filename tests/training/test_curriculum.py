@@ -75,12 +75,20 @@ def test_a_share_of_the_texts_without_random_words_are_names(monkeypatch: pytest
     assert not said("it", named=1.0) & {"Akuntsu.", "Zebra."}
 
 
-def test_a_share_of_the_lists_are_of_proper_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, text in {"sentence": "Zebra.", "listing": "Apple, Pear.", "roll": "Lyon, Paulo."}.items():
+def test_the_first_text_of_a_row_is_known_without_its_speech() -> None:
+    maker = factory(word_languages=("pl",), words=0.5, listed=0.5, joined=0.0)
+    for index in range(6):
+        said = toy_tokenizer().decode(list(maker.row("pl", index).tokens[3:-1])).strip()
+        assert maker.first_text("pl", index) == said
+
+
+def test_shares_of_lists_and_sentences_have_proper_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"sentence": "Zebra.", "mingled": "Of Lyon.", "listing": "Apple, Pear.", "roll": "Lyon, Paulo."}
+    for name, text in said.items():
         monkeypatch.setattr(f"lora_whisper.training.curriculum.{name}", lambda *_, text=text: text)
-    maker = factory(word_languages=("pl",), words=1.0, listed=0.6, proper=0.5, joined=0.0)
+    maker = factory(word_languages=("pl",), words=1.0, listed=0.6, proper=0.5, mingled=0.5, joined=0.0)
     texts = [toy_tokenizer().decode(list(maker.row("pl", i).tokens[3:-1])).strip() for i in range(24)]
-    assert set(texts) == {"Zebra.", "Apple, Pear.", "Lyon, Paulo."}
+    assert set(texts) == set(said.values())
 
 
 def test_of_some_rows_the_language_alone_is_learned() -> None:
