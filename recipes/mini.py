@@ -191,7 +191,7 @@ STAGES = (
         kept=0.5,
     ),
     PROPER_NAMES,
-    replace(PROPER_NAMES, hard_names=True, more_text_layers=0),  # those that are still misspelled
+    replace(PROPER_NAMES, kept=0.5, hard_names=True, more_text_layers=0),  # those still misspelled, oftener
 )
 TEST_UTTERANCES, TEST_SEED = 100, 12345
 TESTS: dict[str, dict[str, Any]] = {
