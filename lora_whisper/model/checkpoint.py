@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from lora_whisper.audio import AudioContext
 from lora_whisper.errors import CheckpointError, OutputError, UsageError
@@ -89,15 +89,20 @@ class Backbone:
         return weights_fingerprint(self.model)
 
 
-def weights_fingerprint(model: Whisper) -> str:
+def weights_fingerprint(model: Whisper, changing: Iterable[nn.Parameter] = ()) -> str:
     """Identity of a model's weights, `sha256:` and 16 hex digits, adapters not counted.
 
     Values enter as float16, so that the float32 and float16 copies of a checkpoint count as the same weights.
+
+    Args:
+        model: whose weights.
+        changing: of these, names and shapes count and values do not.
     """
-    digest = hashlib.sha256()
+    digest, skipped = hashlib.sha256(), set(map(id, changing))
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name} {tuple(parameter.shape)}\n".encode())
-        digest.update(parameter.detach().to("cpu", torch.float16).contiguous().numpy().data)
+        if id(parameter) not in skipped:
+            digest.update(parameter.detach().to("cpu", torch.float16).contiguous().numpy().data)
     return f"sha256:{digest.hexdigest()[:16]}"
 
 

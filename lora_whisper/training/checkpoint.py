@@ -50,7 +50,7 @@ def load_checkpoint(path: Path, config: Mapping[str, Any], states: Sequence[Trac
     """Put the states back to where a checkpoint left them; the step it was written at.
 
     Raises:
-        TrainingError: it is damaged, or of another configuration, other tracks or other data.
+        TrainingError: it is damaged, or of another configuration, backbone, other tracks or other data.
     """
     try:
         saved = json.loads((path / "state.json").read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 from zlib import crc32
@@ -22,6 +23,7 @@ from torch import Tensor
 from lora_whisper.data.augment import spec_augment
 from lora_whisper.data.batching import COARSE, FINE, Padding, Row, collate, plan_batches
 from lora_whisper.errors import TrainingError, UsageError
+from lora_whisper.model.checkpoint import weights_fingerprint
 from lora_whisper.model.whisper import Whisper
 from lora_whisper.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from lora_whisper.training.gradients import Gradients, Precision
@@ -115,7 +117,8 @@ def train(
         monitor: is told of every step and epoch.
 
     Raises:
-        TrainingError: no rows, a loss that is not finite, or a checkpoint of another configuration.
+        TrainingError: no rows, a loss that is not finite, or a checkpoint of another configuration or
+            backbone.
     """
     trainer = _Trainer(model, tracks, config, folder, validate, monitor or Monitor())
     return trainer.run()
@@ -159,6 +162,12 @@ class _Trainer:
             )
             ends.append(len(plan))
         return TrackState(track, optimizer, plan, ends)
+
+    @cached_property
+    def _identity(self) -> dict[str, object]:
+        """What must agree with a checkpoint: configuration and frozen weights."""
+        trained = [p for state in self.states for p in state.track.parameters.values()]
+        return {**asdict(self.config), "backbone": weights_fingerprint(self.model, trained)}
 
     def run(self) -> list[TrackState]:
         """Train until every track has finished."""
@@ -245,7 +254,7 @@ class _Trainer:
                 self._score(state)
             self.model.train()
         if ended or self.step % self.config.save_every == 0:
-            save_checkpoint(self.folder, self.step, asdict(self.config), self.states)
+            save_checkpoint(self.folder, self.step, self._identity, self.states)
 
     def _score(self, state: TrackState) -> None:
         """Development loss and scores of a track; keep its parameters if they are the best so far."""
@@ -278,7 +287,7 @@ class _Trainer:
     def _resume(self) -> None:
         checkpoint = latest_checkpoint(self.folder)
         if checkpoint is not None:
-            self.step = load_checkpoint(checkpoint, asdict(self.config), self.states)
+            self.step = load_checkpoint(checkpoint, self._identity, self.states)
 
 
 def _on_one_core(reader: ThreadPoolExecutor) -> None:

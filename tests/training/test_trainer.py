@@ -218,6 +218,20 @@ def test_another_configuration_does_not_resume(tmp_path: Path) -> None:
         train(bench.model, [bench.track(0)], other, tmp_path)
 
 
+def test_another_backbone_does_not_resume(tmp_path: Path) -> None:
+    bench = Bench(1)
+    train(bench.model, [bench.track(0)], CONFIG, tmp_path)
+    other = Bench(1)
+    other.model.decoder.token_embedding.weight *= 2
+    with pytest.raises(TrainingError, match=r"backbone = sha256:.*, this one sha256:"):
+        train(other.model, [other.track(0)], CONFIG, tmp_path)
+    deeper = Whisper(replace(DIMS, n_text_layer=2)).initialise(0)
+    whole = Whisper(DIMS).initialise(0)
+    train(whole, [full(whole, rows(0), None)], CONFIG, tmp_path / "full")
+    with pytest.raises(TrainingError, match="choose another output folder"):
+        train(deeper, [full(deeper, rows(0), None)], CONFIG, tmp_path / "full")
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     bench = Bench(1)
     train(bench.model, [bench.track(0)], CONFIG, tmp_path)
