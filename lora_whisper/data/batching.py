@@ -31,8 +31,13 @@ from lora_whisper.model.tokenizer import Tokenizer
 IGNORED = -100
 """Label of a position that has no loss."""
 
-MAX_ROWS = 64
-"""Most rows in a batch."""
+MAX_ROWS, LEAST_S = 64, 3.0
+"""Most rows in a batch, unless its budget has that many seconds for each of more rows."""
+
+
+def most_rows(budget_s: float) -> int:
+    """Most rows in a batch of so many seconds."""
+    return max(MAX_ROWS, int(budget_s / LEAST_S))
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Padding:
 
     def n_rows(self, width: int) -> int:
         """Rows of a batch of this width in frames, where it is planned."""
-        return max(1, min(MAX_ROWS, int(self.budget_s * FRAMES_PER_SECOND) // width))
+        return max(1, min(most_rows(self.budget_s), int(self.budget_s * FRAMES_PER_SECOND) // width))
 
     def width(self, longest: int, n_rows: int) -> int:
         """Frames to which so many rows are padded, the longest of which has so many."""
@@ -323,7 +328,6 @@ def plan_batches(
     budget_s: float,
     seed: int,
     epoch: int,
-    max_rows: int = MAX_ROWS,
     padding: Padding = FINE,
 ) -> list[list[int]]:
     """Batches of row indices for one epoch: similar lengths together, batches and rows in random order.
@@ -333,9 +337,9 @@ def plan_batches(
         budget_s: rows times the longest row of a batch stays below it, unless one row alone exceeds it.
         seed: of the run.
         epoch: counted from 0; each has its own order.
-        max_rows: most rows in a batch.
         padding: of the batches.
     """
+    max_rows = most_rows(budget_s)
     generator = np.random.default_rng([seed, epoch])
     lengths = np.asarray(durations_s)
     jittered = lengths * generator.uniform(0.9, 1.1, len(lengths))  # neighbours differ between epochs
@@ -355,7 +359,8 @@ def plan_batches(
 def _regular(longest: NDArray[np.int64], padding: Padding) -> int:
     """How many of the next rows make a batch; the longest of the first n has `longest[n - 1]` frames."""
     sizes = np.arange(1, len(longest) + 1)
-    fitting = [n for n in sizes.tolist() if n <= padding.n_rows(padding.width(int(longest[n - 1]), MAX_ROWS))]
+    most = most_rows(padding.budget_s)
+    fitting = [n for n in sizes.tolist() if n <= padding.n_rows(padding.width(int(longest[n - 1]), most))]
     size = max(fitting, default=1)
     return min(size, padding.n_rows(padding.width(int(longest[size - 1]), size)))
 
@@ -366,7 +371,7 @@ def collate(rows: Sequence[Row], padding: Padding = FINE) -> Batch:
     width = padding.width(max(frames), len(rows))
     n_tokens = max(len(row.tokens) for row in rows) - 1
     n_tokens = max(n_tokens, min(_rounded_up(n_tokens, padding.tokens), padding.most_tokens))
-    mel = torch.zeros(len(rows), rows[0].mel.shape[0], width)
+    mel = torch.zeros(len(rows), rows[0].mel.shape[0], width, dtype=rows[0].mel.dtype)
     tokens = torch.full((len(rows), n_tokens), rows[0].tokens[-1])
     labels = torch.full((len(rows), n_tokens), IGNORED)
     for b, row in enumerate(rows):

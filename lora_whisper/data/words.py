@@ -4,15 +4,11 @@ The words are those that the `wordfreq` package counts most often, in lower case
 proper names of spelling dictionaries. They belong to no split, as the vocabulary of a language does not, but
 each utterance has a word that no text of the general domain's splits "dev" and "test" has, so none of these
 is ever trained on. Names of ISO standards go further: they have no word that only those splits have.
-
-Proper names that a backbone misspells come oftener where its losses are known (`training.difficulty`).
 """
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +26,6 @@ _MOST_IN_NAME = 2  # words
 _N_PROPER_NAMES = 10_000  # of a language, most frequent first
 _CONJOINED = 0.5  # of the lists
 _NAMED = 0.4  # of the words of a sentence with names
-_LEAST_LOSS, _USUAL_LOSS, _MOST_LOSS = 0.1, 1.2, 3.0  # nats a word; the usual one where none is known
 
 
 @cache
@@ -71,35 +66,22 @@ def sentence(language: str, rng: np.random.Generator, n_words: int = 20_000) -> 
 
 
 def listing(language: str, rng: np.random.Generator, n_words: int = 20_000) -> str:
-    """Random words, all as often, as a list of names of one or two words: "Trenton, New truss, Tuesdays."."""
+    """Words, rarer ones than in a sentence, as a list of names of one or two: "Trenton, New truss, Too."."""
     pool = words(language, n_words)
-    return _as_list(language, _drawn(language, lambda: pool[int(rng.integers(len(pool)))], rng), rng)
+    return _as_list(language, _drawn(language, lambda: pool[int(len(pool) * rng.random() ** 1.5)], rng), rng)
 
 
-def roll(language: str, rng: np.random.Generator, losses: Path | None = None) -> str:
+def roll(language: str, rng: np.random.Generator) -> str:
     """Proper names of spelling dictionaries as a list: "Lyon, Deneb and Paulo Aquin.".
-
-    Args:
-        language: its tag.
-        rng: of all that is drawn.
-        losses: file of `training.difficulty`: words with a high loss come oftener.
 
     Raises:
         MissingExtra: the `pretrain` extra is not installed.
     """
-    return _as_list(language, _drawn(language, lambda: _name(language, rng, losses), rng), rng)
+    return _as_list(language, _drawn(language, lambda: _name(language, rng), rng), rng)
 
 
-def mingled(
-    language: str, rng: np.random.Generator, n_words: int = 20_000, losses: Path | None = None
-) -> str:
+def mingled(language: str, rng: np.random.Generator, n_words: int = 20_000) -> str:
     """Random words, most of them very frequent, with proper names between: "Of Lyon three Deneb hour the.".
-
-    Args:
-        language: its tag.
-        rng: of all that is drawn.
-        n_words: how many most frequent words there are beside the names.
-        losses: see `roll`.
 
     Raises:
         MissingExtra: the `pretrain` extra is not installed.
@@ -108,7 +90,7 @@ def mingled(
 
     def draw() -> str:
         if rng.random() < _NAMED:
-            return _name(language, rng, losses)
+            return _name(language, rng)
         return pool[int(len(pool) * rng.random() ** 3)]
 
     return _as_sentence(_drawn(language, draw, rng))
@@ -145,17 +127,15 @@ def _as_list(language: str, chosen: list[str], rng: np.random.Generator) -> str:
     return ", ".join(names) + "."
 
 
-def _name(language: str, rng: np.random.Generator, losses: Path | None) -> str:
-    pool, odds = proper_names(language), _odds(language, losses)
+def _name(language: str, rng: np.random.Generator) -> str:
+    pool, odds = proper_names(language), _odds(language)
     return pool[min(int(np.searchsorted(odds, rng.random(), side="right")), len(pool) - 1)]
 
 
 @cache
-def _odds(language: str, losses: Path | None) -> NDArray[np.float64]:
-    """Odds that one of the first n proper names is drawn: frequent ones come oftener, and misspelled ones."""
-    known = json.loads(losses.read_text()).get(language, {}) if losses else {}
-    hard = np.array([known.get(name.casefold(), _USUAL_LOSS) for name in proper_names(language)])
-    weights = (hard.clip(max=_MOST_LOSS) + _LEAST_LOSS) ** 0.8 / np.sqrt(np.arange(len(hard)) + 300)
+def _odds(language: str) -> NDArray[np.float64]:
+    """Odds that one of the first n proper names is drawn: frequent ones come oftener."""
+    weights = 1 / np.sqrt(np.arange(len(proper_names(language))) + 300)
     return np.cumsum(weights / weights.sum())
 
 

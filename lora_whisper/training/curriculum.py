@@ -1,10 +1,10 @@
 """What a backbone hears in a stage of its pre-training: rows of synthetic speech, by a recipe of shares."""
 
 import multiprocessing
+import sys
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -53,8 +53,8 @@ class Curriculum:
         silent: noise or nothing; beside the rows of speech.
         speeds_wpm: slowest and fastest speech, drawn evenly; None for those of `draw_voice`.
         word_languages: which languages have texts of random words and of names.
-        identified: rows whose language alone is learned and not what is said, in the other languages: these
-            stay thinly covered, and are told apart all the same.
+        written: of some languages, how many rows are learned with their text; beyond them it is the language
+            alone, so that it is told apart although it stays thinly covered.
     """
 
     utterances: Mapping[str, int]
@@ -74,7 +74,12 @@ class Curriculum:
     silent: float = 0.0
     speeds_wpm: tuple[int, int] | None = None
     word_languages: tuple[str, ...] = field(default=())
-    identified: float = 0.0
+    written: Mapping[str, int] = field(default_factory=dict)
+
+
+def row_makers(n: int | None = None) -> Executor:
+    """So many processes that make rows, one for each core by default: they remember the words they know."""
+    return ProcessPoolExecutor(n, mp_context=multiprocessing.get_context("spawn"))
 
 
 @dataclass(frozen=True)
@@ -86,29 +91,26 @@ class RowFactory:
         split: "train" or "dev"; the texts and voices of "test" are not used for training.
         seed: another seed, other rows.
         encoder: of the backbone.
-        losses: file of `training.difficulty`: proper names with a high loss come oftener; None: all alike.
     """
 
     curriculum: Curriculum
     split: str
     seed: int
     encoder: RowEncoder
-    losses: Path | None = None
 
-    def rows(self, counts: Mapping[str, int]) -> list[Row]:
-        """So many rows of each language and the silent ones beside them, made on all cores."""
+    def rows(self, counts: Mapping[str, int], makers: Executor) -> list[Row]:
+        """So many rows of each language and the silent ones beside them, made by `row_makers`."""
         n_silent = int(self.curriculum.silent * sum(counts.values()))
         jobs = [
             (self, tag, range(start, min(start + CHUNK, count)))
             for tag, count in {**counts, "": n_silent}.items()
             for start in range(0, count, CHUNK)
         ]
-        with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-            return [
-                Row(torch.from_numpy(mel), tokens, n_prompt)
-                for chunk in pool.map(_make, jobs)
-                for mel, tokens, n_prompt in chunk
-            ]
+        return [
+            Row(torch.from_numpy(mel), tokens, n_prompt)
+            for chunk in makers.map(_make, jobs)
+            for mel, tokens, n_prompt in chunk
+        ]
 
     def row(self, tag: str, index: int) -> Row:
         """Row `index` of a language, or of silence if the tag is empty.
@@ -154,7 +156,7 @@ class RowFactory:
             segments if rng.random() < recipe.timestamped else (),
             self._text(tag, rng) if rng.random() < recipe.prompted else "",
         )
-        if recipe.identified and tag not in recipe.word_languages and rng.random() < recipe.identified:
+        if index >= recipe.written.get(tag, sys.maxsize):
             return replace(row, tokens=row.tokens[: row.n_prompt + 1])
         return row
 
@@ -170,10 +172,10 @@ class RowFactory:
         recipe = self.curriculum
         if not recipe.listed or rng.random() >= recipe.listed:
             if recipe.mingled and rng.random() < recipe.mingled:
-                return mingled(tag, rng, recipe.n_words, self.losses)
+                return mingled(tag, rng, recipe.n_words)
             return sentence(tag, rng, recipe.n_words)
         if recipe.proper and rng.random() < recipe.proper:
-            return roll(tag, rng, self.losses)
+            return roll(tag, rng)
         return listing(tag, rng, recipe.n_words)
 
     def _utterance(self, tag: str, rng: np.random.Generator) -> tuple[Samples, str]:

@@ -86,18 +86,20 @@ class _Muon(torch.optim.Optimizer):
             learning: list[Tensor] = [one for one in matrices if one.grad is not None]
             if not learning:
                 continue
-            updates = orthogonal(torch.stack([self._momentum(one) for one in learning]))
+            updates = orthogonal(torch.stack(self._momenta(learning)))
             torch._foreach_mul_(learning, 1 - group["lr"] * group["weight_decay"])
             rate = group["lr"] * 0.2 * max(shape) ** 0.5
             torch._foreach_add_(learning, updates.float().unbind(), alpha=-rate)
 
-    def _momentum(self, matrix: Tensor) -> Tensor:
-        """The gradient, moved towards the running mean of all so far (Nesterov)."""
-        state, grad = self.state[matrix], cast("Tensor", matrix.grad)
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(grad)
-        mean = state["momentum_buffer"].lerp_(grad, 1 - MOMENTUM)
-        return grad.lerp(mean, MOMENTUM)
+    def _momenta(self, matrices: list[Tensor]) -> tuple[Tensor, ...]:
+        """The gradient of each, moved towards the running mean of all so far (Nesterov)."""
+        grads = [cast("Tensor", one.grad) for one in matrices]
+        for matrix, grad in zip(matrices, grads, strict=True):
+            if "momentum_buffer" not in self.state[matrix]:
+                self.state[matrix]["momentum_buffer"] = torch.zeros_like(grad)
+        means = [self.state[one]["momentum_buffer"] for one in matrices]
+        torch._foreach_lerp_(means, grads, 1 - MOMENTUM)
+        return torch._foreach_lerp(grads, means, MOMENTUM)
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

@@ -5,40 +5,33 @@ et al. 2016, arXiv 1609.06773). It is carried from stage to stage, beside a back
 """
 
 import copy
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lora_whisper.data.batching import IGNORED, Batch, FixedRows, RowEncoder
+from lora_whisper.data.batching import IGNORED, Batch, FixedRows, Row, RowEncoder
 from lora_whisper.data.domains import find_domain
 from lora_whisper.data.texts import TextSource
 from lora_whisper.errors import UsageError
-from lora_whisper.files import write_json
 from lora_whisper.memory import keep_freed_memory
 from lora_whisper.model.checkpoint import Backbone, load_backbone, save_backbone
 from lora_whisper.model.tokenizer import Tokenizer, train_tokenizer
 from lora_whisper.model.whisper import ModelDimensions, Whisper
-from lora_whisper.training.curriculum import Curriculum, RowFactory
-from lora_whisper.training.difficulty import word_losses
+from lora_whisper.training.ctc import ctc_loss
+from lora_whisper.training.curriculum import Curriculum, RowFactory, row_makers
 from lora_whisper.training.methods import full
 from lora_whisper.training.monitor import Monitor
-from lora_whisper.training.remembering import remember, remembering
-from lora_whisper.training.trainer import TrainConfig, resolve_precision, train
+from lora_whisper.training.trainer import TrainConfig, train
 
 CTC_FILE = "ctc.safetensors"
-LOSSES_FILE = "word-losses.json"
-
-_OUTPUTS = ("attn.out.", "cross_attn.out.", "mlp.fc2.")
-"""What of a block adds to the residual stream."""
-
-_MEASURED = 3
-"""Every third row tells how well its words are spelled: enough of them, for a third of the time."""
+CPU = torch.device("cpu")
 
 CTC_STRIDE = 2
 """The CTC loss looks at every second encoder position: 25 a second, at half the cost."""
@@ -66,7 +59,7 @@ class Pretraining:
     n_text_tokens: int = 1024
     n_state: int = 192
     n_audio_layer: int = 4
-    n_text_layer: int = 3
+    n_text_layer: int = 4
     ctc_weight: float = 0.3
     language_weight: float = 1.0
     seed: int = 0
@@ -108,21 +101,22 @@ class CTCHead(nn.Module):
             self.projection.bias.zero_()
 
     def forward(self, audio: Tensor, batch: Batch) -> Tensor:
-        """The loss, a scalar, of encoder output (B, S, D)."""
-        is_text = (batch.labels != IGNORED) & (batch.labels < self.n_text_tokens)
-        scores = self.projection(audio[:, ::CTC_STRIDE]).float().log_softmax(-1).transpose(0, 1)
-        everywhere = torch.full((len(audio),), audio.shape[1])
+        """The loss, a scalar, of encoder output (B, S, D): of the rows with text, not of the others."""
+        targets, n_targets = self._text(batch.labels)
+        scores = self.projection(audio[:, ::CTC_STRIDE]).float().log_softmax(-1)
+        everywhere = torch.full((len(audio),), audio.shape[1], device=audio.device)
         positions = everywhere if batch.n_positions is None else batch.n_positions
         lengths = (positions + CTC_STRIDE - 1) // CTC_STRIDE
-        loss = F.ctc_loss(
-            scores,
-            batch.labels[is_text],
-            lengths,
-            is_text.sum(1),
-            blank=self.n_text_tokens,
-            zero_infinity=True,
-        )
-        return self.weight * loss
+        losses = ctc_loss(scores, targets, lengths, n_targets, self.n_text_tokens)
+        spoken = n_targets > 0
+        return self.weight * (losses * spoken / n_targets.clamp(min=1)).sum() / spoken.sum().clamp(min=1)
+
+    def _text(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The text tokens of each row at its start, (B, L), and how many there are, (B,)."""
+        is_text = (labels != IGNORED) & (labels < self.n_text_tokens)
+        places = (is_text.cumsum(1) - 1).where(is_text, labels.shape[1])  # of others: behind the end
+        targets = labels.new_zeros(labels.shape[0], labels.shape[1] + 1).scatter_(1, places, labels)
+        return targets[:, :-1], is_text.sum(1)
 
 
 @dataclass(frozen=True)
@@ -132,22 +126,10 @@ class Stage:
     Attributes:
         curriculum: what is heard.
         config: how it is learned.
-        kept: share of the weights before it in those at its end, which keeps what was known and has most of
-            what was learned (Wortsman et al., WiSE-FT, arXiv 2109.01903).
-        decoder_only: whether the encoder stays as it is and hears each row once: for the same time, the
-            decoder reads several times as many words.
-        hard_names: whether proper names come the oftener the worse the stage before, one of the decoder,
-            spelled them.
-        more_text_layers: blocks that the decoder gets before it, on top of those it has; they change nothing
-            at first, since what they add is multiplied by zeros (Chen et al., Net2Net, arXiv 1511.05641).
     """
 
     curriculum: Curriculum
     config: TrainConfig
-    kept: float = 0.0
-    decoder_only: bool = False
-    hard_names: bool = False
-    more_text_layers: int = 0
 
 
 def pretrain(
@@ -155,98 +137,91 @@ def pretrain(
     stages: Sequence[Stage],
     folder: Path,
     monitor: Callable[[Path], Monitor] | None = None,
+    device: torch.device = CPU,
 ) -> Backbone:
     """Make a backbone, each stage with the weights of the one before, those of the CTC head included.
 
     Args:
         recipe: its geometry and vocabulary.
         stages: what it hears, in order.
-        folder: stage n writes `stage-n/ctc.safetensors`, if it is one of the decoder
-            `stage-n/word-losses.json`, and, when it is finished, `stage-n/backbone`;
+        folder: stage n writes `stage-n/ctc.safetensors` and, when it is finished, `stage-n/backbone`;
             finished stages are not repeated, unfinished ones resumed.
         monitor: makes what is told of each step, from the folder of the stage.
+        device: where it learns; on a GPU, the rows of the next stage are made meanwhile.
 
     Raises:
-        UsageError: there is no stage, or one of hard names does not follow one of the decoder.
+        UsageError: there is no stage.
     """
-    for before_it, stage in zip((None, *stages), stages, strict=False):
-        if stage.hard_names and not (before_it and before_it.decoder_only):
-            raise UsageError("a stage of hard names needs one of the decoder before it, which measures them")
     tokenizer = train_tokenizer(_texts(recipe), recipe.n_text_tokens, recipe.languages)
-    head = CTCHead(recipe.n_state, tokenizer.eot, recipe.ctc_weight, recipe.seed)
+    model = Whisper(recipe.dimensions(tokenizer.n_vocab)).initialise(recipe.seed).to(device)
+    head = CTCHead(recipe.n_state, tokenizer.eot, recipe.ctc_weight, recipe.seed).to(device)
     backbone = None
-    for number, stage in enumerate(stages):
-        place = folder / f"stage-{number + 1}"
-        if (place / "backbone").exists():
-            backbone = load_backbone(place / "backbone")
-            tokenizer = backbone.tokenizer
-            head.load_state_dict(load_file(place / CTC_FILE))
-            continue
-        keep_freed_memory()
-        dims = backbone.model.dims if backbone else recipe.dimensions(tokenizer.n_vocab)
-        dims = replace(dims, n_text_layer=dims.n_text_layer + stage.more_text_layers)
-        model = Whisper(dims).initialise(recipe.seed)
-        if backbone is not None:
-            _take_over(model, backbone.model)
-        before = copy.deepcopy(model) if stage.kept else None
-        told = monitor(place) if monitor else None
-        losses = folder / f"stage-{number}" / LOSSES_FILE if stage.hard_names else None
-        _train_stage(recipe, stage, recipe.seed + number, model, head, tokenizer, place, told, losses)
-        save_file(head.state_dict(), place / CTC_FILE)
-        if before is not None:
-            _go_back(model, before, stage.kept)
-        backbone = Backbone(model.requires_grad_(False).eval(), tokenizer, "mini", audio_context="dynamic")
-        save_backbone(backbone, place / "backbone")
+    keep_freed_memory()
+    with _Speech(recipe, stages, tokenizer, ahead=device.type != "cpu") as speech:
+        for number, stage in enumerate(stages):
+            place = folder / f"stage-{number + 1}"
+            if (place / "backbone").exists():
+                backbone = load_backbone(place / "backbone")
+                model.load_state_dict(backbone.model.state_dict())
+                head.load_state_dict(load_file(place / CTC_FILE))
+                continue
+            rows, dev = speech.of_stage(number)
+            weights = token_weights(tokenizer, stage.curriculum, recipe.language_weight).to(device)
+            track = full(model, FixedRows(rows), FixedRows(dev), head, weights)
+            train(model, [track], stage.config, place / "checkpoints", monitor=monitor and monitor(place))
+            save_file(head.state_dict(), place / CTC_FILE)
+            backbone = Backbone(copy.deepcopy(model).cpu().eval(), tokenizer, "mini", audio_context="dynamic")
+            save_backbone(backbone, place / "backbone")
     if backbone is None:
         raise UsageError("pre-training without stages; name at least one")
-    return backbone
+    return replace(backbone, model=backbone.model.requires_grad_(False))
 
 
-def _train_stage(
-    recipe: Pretraining,
-    stage: Stage,
-    seed: int,
-    model: Whisper,
-    head: CTCHead,
-    tokenizer: Tokenizer,
-    folder: Path,
-    monitor: Monitor | None,
-    losses: Path | None,
-) -> None:
-    encoder = RowEncoder(tokenizer, n_mels=80, context="dynamic", learn_prompt=True)
-    dev_counts = dict.fromkeys(recipe.languages, recipe.dev_utterances)
-    dev = RowFactory(stage.curriculum, "dev", seed, encoder).rows(dev_counts)
-    rows = RowFactory(stage.curriculum, "train", seed, encoder, losses).rows(stage.curriculum.utterances)
-    weights = token_weights(tokenizer, stage.curriculum, recipe.language_weight)
-    if not stage.decoder_only:
-        track = full(model, FixedRows(rows), FixedRows(dev), head, weights)
-        train(model, [track], stage.config, folder / "checkpoints", monitor=monitor)
-        return
-    with resolve_precision(stage.config.precision, model.device)():
-        remember(model, rows)
-        remember(model, dev)
-    with remembering(model):
-        track = full(model, FixedRows(rows), FixedRows(dev), token_weights=weights)
-        train(model, [track], stage.config, folder / "checkpoints", monitor=monitor)
-        with resolve_precision(stage.config.precision, model.device)():
-            write_json(folder / LOSSES_FILE, word_losses(model, tokenizer, rows[::_MEASURED]))
+class _Speech:
+    """Makes the rows of the stages, on all cores.
 
+    Args:
+        recipe: of the backbone.
+        stages: of its pre-training.
+        tokenizer: of the backbone.
+        ahead: whether those of the next stage are begun as soon as one has its own: a GPU leaves cores idle.
+    """
 
-@torch.no_grad()
-def _take_over(model: Whisper, before: Whisper) -> None:
-    """The weights of a model with as many blocks or fewer; new ones begin as copies of the last, muted."""
-    model.load_state_dict(before.state_dict(), strict=False)
-    for block in model.decoder.blocks[len(before.decoder.blocks) :]:
-        block.load_state_dict(before.decoder.blocks[-1].state_dict())
-        for name, weight in block.named_parameters():
-            if name.startswith(_OUTPUTS):
-                weight.zero_()
+    def __init__(
+        self, recipe: Pretraining, stages: Sequence[Stage], tokenizer: Tokenizer, ahead: bool
+    ) -> None:
+        self._recipe, self._stages, self._ahead = recipe, stages, ahead
+        self._encoder = RowEncoder(tokenizer, n_mels=80, context="dynamic", learn_prompt=True)
+        self._coming: dict[int, Future[tuple[list[Row], list[Row]]]] = {}
 
+    def __enter__(self) -> "_Speech":
+        spared = 2 if self._ahead else 0  # cores for the training itself
+        self._makers = row_makers(max(1, (os.cpu_count() or 1) - spared))
+        self._n_threads = torch.get_num_threads()
+        if self._ahead:
+            torch.set_num_threads(spared)  # more would wait for each other on cores that make rows
+        self._collector = ThreadPoolExecutor(1)
+        return self
 
-@torch.no_grad()
-def _go_back(model: Whisper, before: Whisper, share: float) -> None:
-    for weight, earlier in zip(model.parameters(), before.parameters(), strict=True):
-        weight.lerp_(earlier, share)
+    def __exit__(self, *_: object) -> None:
+        self._makers.shutdown(cancel_futures=True)
+        self._collector.shutdown(cancel_futures=True)
+        torch.set_num_threads(self._n_threads)
+
+    def of_stage(self, number: int) -> tuple[list[Row], list[Row]]:
+        """Training and development rows of stage `number`, counted from 0."""
+        coming = self._coming.pop(number, None) or self._collector.submit(self._make, number)
+        rows = coming.result()
+        if self._ahead and number + 1 < len(self._stages):
+            self._coming[number + 1] = self._collector.submit(self._make, number + 1)
+        return rows
+
+    def _make(self, number: int) -> tuple[list[Row], list[Row]]:
+        curriculum, seed = self._stages[number].curriculum, self._recipe.seed + number
+        dev_counts = dict.fromkeys(self._recipe.languages, self._recipe.dev_utterances)
+        dev = RowFactory(curriculum, "dev", seed, self._encoder).rows(dev_counts, self._makers)
+        train_rows = RowFactory(curriculum, "train", seed, self._encoder)
+        return train_rows.rows(curriculum.utterances, self._makers), dev
 
 
 def token_weights(tokenizer: Tokenizer, curriculum: Curriculum, language_weight: float) -> Tensor:

@@ -72,10 +72,9 @@ class TrackState:
         """Whether there is nothing more to train."""
         return self.stopped_early or self.step == len(self.plan)
 
-    @property
-    def epoch(self) -> int:
-        """Of the next batch, counted from 0."""
-        return sum(end <= self.step for end in self.epoch_ends)
+    def epoch_of(self, step: int) -> int:
+        """The epoch of a step, both counted from 0."""
+        return sum(end <= step for end in self.epoch_ends)
 
     @property
     def at_epoch_end(self) -> bool:

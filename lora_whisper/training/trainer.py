@@ -8,7 +8,7 @@ from its last checkpoint as if nothing had happened.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from lora_whisper.data.augment import spec_augment
-from lora_whisper.data.batching import COARSE, FINE, Padding, Row, collate, plan_batches
+from lora_whisper.data.batching import COARSE, FINE, Batch, Padding, Row, collate, plan_batches
 from lora_whisper.errors import TrainingError, UsageError
 from lora_whisper.model.checkpoint import weights_fingerprint
 from lora_whisper.model.whisper import Whisper
@@ -124,6 +124,19 @@ def train(
     return trainer.run()
 
 
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Rows of one step that go through the backbone together.
+
+    Attributes:
+        sizes: how many of each track, in the order of the tracks.
+        batch: all of them.
+    """
+
+    sizes: dict[str, int]
+    batch: Batch
+
+
 class _Trainer:
     """The state of a call to `train`."""
 
@@ -139,6 +152,7 @@ class _Trainer:
         self.model, self.config, self.folder = model, config, folder
         self.validate, self.monitor = validate, monitor
         self.padding = padding_of(config, model)
+        self.reads_ahead = model.device.type != "cpu"  # where it would not take cores from the training
         self.states = [self._start(track) for track in tracks]
         self.precision = resolve_precision(config.precision, model.device)
         self.gradients = Gradients.fastest(model, self.precision)
@@ -176,16 +190,18 @@ class _Trainer:
         self.model.train()
         with ThreadPoolExecutor(max_workers=1) as reader:
             _on_one_core(reader)
-            upcoming = reader.submit(self._next_rows)
+            upcoming = self._begin_reading(reader, 0)
             while any(not state.finished for state in self.states):
                 active = [state for state in self.states if not state.finished]
                 read = upcoming.result()
-                rows = {state.track.name: read[state.track.name] for state in active}
-                losses, norms, duration_s = self._update(active, rows)
+                if self.reads_ahead:
+                    upcoming = self._begin_reading(reader, 1)
+                losses, norms, duration_s = self._update(active, self._still_active(read, active))
                 self.step += 1
                 for state in active:
                     state.step += 1
-                upcoming = reader.submit(self._next_rows)
+                if not self.reads_ahead:
+                    upcoming = self._begin_reading(reader, 0)
                 self.monitor.step(StepReport(self.step, losses, norms, self._rates(active), duration_s))
                 self._close_epochs(active)
         self.model.eval()
@@ -194,34 +210,48 @@ class _Trainer:
         self.monitor.finish()
         return self.states
 
-    def _next_rows(self) -> dict[str, list[Row]]:
-        """The next batch of every unfinished track."""
-        return {state.track.name: self._rows_of(state) for state in self.states if not state.finished}
+    def _begin_reading(self, reader: ThreadPoolExecutor, ahead: int) -> "Future[list[_Group]]":
+        """Read, in another thread, what the unfinished tracks learn from so many steps ahead."""
+        steps = [(state, state.step + ahead) for state in self.states if not state.finished]
+        return reader.submit(self._read, [pair for pair in steps if pair[1] < len(pair[0].plan)])
 
-    def _rows_of(self, state: TrackState) -> list[Row]:
-        """The next batch of one track; what is hidden in it does not depend on the other tracks."""
-        rows = [state.track.train.row(i, state.epoch) for i in state.plan[state.step]]
+    def _read(self, steps: list[tuple[TrackState, int]]) -> "list[_Group]":
+        """The batches of some tracks at some steps, those of similar length together."""
+        rows = {state.track.name: self._rows_of(state, step) for state, step in steps}
+        longest = {name: max(row.mel.shape[1] for row in batch) for name, batch in rows.items()}
+        groups: list[_Group] = []
+        for together in group_by_length(longest):
+            names = [name for name in rows if name in together]
+            batch = collate([row for name in names for row in rows[name]], self.padding)
+            groups.append(_Group({name: len(rows[name]) for name in names}, batch))
+        return groups
+
+    def _still_active(self, read: "list[_Group]", active: list[TrackState]) -> "list[_Group]":
+        """What was read, or, if a track has stopped early since then, what the others learn from."""
+        if {name for group in read for name in group.sizes} == {state.track.name for state in active}:
+            return read
+        return self._read([(state, state.step) for state in active])
+
+    def _rows_of(self, state: TrackState, step: int) -> list[Row]:
+        """The batch of one track at a step; what is hidden in it does not depend on the other tracks."""
+        rows = [state.track.train.row(i, state.epoch_of(step)) for i in state.plan[step]]
         if not self.config.spec_augment:
             return rows
-        rng = np.random.default_rng([self.config.seed, state.step, crc32(state.track.name.encode())])
+        rng = np.random.default_rng([self.config.seed, step, crc32(state.track.name.encode())])
         return [replace(row, mel=spec_augment(row.mel, rng)) for row in rows]
 
     def _update(
-        self, active: list[TrackState], rows: dict[str, list[Row]]
+        self, active: list[TrackState], read: "list[_Group]"
     ) -> tuple[dict[str, float], dict[str, float], float]:
         """One optimiser step of each active track; its losses, gradient norms and seconds of audio."""
         torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # LoRA dropout
         losses: dict[str, float] = {}
         norms: dict[str, float] = {}
         duration_s = 0.0
-        for group in group_by_length(
-            {name: max(r.mel.shape[1] for r in batch) for name, batch in rows.items()}
-        ):
-            tracks = [state.track for state in active if state.track.name in group]
-            batch = collate([row for track in tracks for row in rows[track.name]], self.padding)
-            duration_s += batch.duration_s
-            sizes = [len(rows[track.name]) for track in tracks]
-            found = self.gradients(tracks, sizes, batch).tolist()
+        for group in read:
+            tracks = [state.track for state in active if state.track.name in group.sizes]
+            duration_s += group.batch.duration_s
+            found = self.gradients(tracks, list(group.sizes.values()), group.batch).tolist()
             losses |= {track.name: loss for track, loss in zip(tracks, found, strict=True)}
         for state in active:
             norms[state.track.name] = self._apply(state, losses[state.track.name])

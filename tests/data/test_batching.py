@@ -11,6 +11,7 @@ from lora_whisper.data.batching import (
     COARSE,
     FINE,
     IGNORED,
+    MAX_ROWS,
     FixedRows,
     JoinedRows,
     Padding,
@@ -56,7 +57,8 @@ def test_a_row_over_the_budget_gets_a_batch_of_its_own() -> None:
 
 
 def test_no_batch_has_more_rows_than_allowed() -> None:
-    assert max(map(len, plan_batches([0.1] * 100, 60, 0, 0, max_rows=7))) == 7
+    assert max(map(len, plan_batches([0.1] * 100, 60, 0, 0))) == MAX_ROWS
+    assert max(map(len, plan_batches([0.1] * 500, 480, 0, 0))) == 160
 
 
 def test_planned_padding_makes_few_shapes() -> None:

@@ -5,7 +5,7 @@ from toy_whisper import toy_tokenizer
 
 from lora_whisper.audio import SAMPLE_RATE
 from lora_whisper.data.batching import Row, RowEncoder
-from lora_whisper.training.curriculum import Curriculum, RowFactory, audible, joined
+from lora_whisper.training.curriculum import Curriculum, RowFactory, audible, joined, row_makers
 
 COUNTS = {"pl": 3, "it": 3}
 
@@ -21,7 +21,8 @@ def same(first: Row, second: Row) -> bool:
 
 def test_rows_are_the_same_at_every_call_and_in_every_process() -> None:
     maker = factory(joined=0.5, timbres=0.5, perturbed=0.5, timestamped=0.5, prompted=0.5, silent=0.5)
-    rows = maker.rows(COUNTS)
+    with row_makers() as makers:
+        rows = maker.rows(COUNTS, makers)
     assert len(rows) == 6 + 3
     again = [maker.row(tag, index) for tag in (*COUNTS, "") for index in range(3)]
     assert all(same(a, b) for a, b in zip(rows, again, strict=True))
@@ -93,11 +94,11 @@ def test_shares_of_lists_and_sentences_have_proper_names(monkeypatch: pytest.Mon
 
 def test_of_some_rows_the_language_alone_is_learned() -> None:
     tokenizer = toy_tokenizer()
-    maker = factory(identified=1.0, prompted=1.0, word_languages=("pl",))
-    row = maker.row("it", 0)
+    maker = factory(written={"it": 1}, prompted=1.0)
+    row = maker.row("it", 1)
     assert row.tokens[-2:] == (tokenizer.sot, tokenizer.language_token("it"))
     assert row.n_prompt == len(row.tokens) - 1
-    assert maker.row("pl", 0).tokens[-1] == tokenizer.eot
+    assert maker.row("it", 0).tokens[-1] == maker.row("pl", 1).tokens[-1] == tokenizer.eot
 
 
 def test_silence_is_no_speech_or_an_empty_transcript() -> None:
