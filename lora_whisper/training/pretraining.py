@@ -157,7 +157,7 @@ def pretrain(
     head = CTCHead(recipe.n_state, tokenizer.eot, recipe.ctc_weight, recipe.seed).to(device)
     backbone = None
     keep_freed_memory()
-    with _Speech(recipe, stages, tokenizer, ahead=device.type != "cpu") as speech:
+    with Speech(recipe, stages, tokenizer, ahead=device.type != "cpu") as speech:
         for number, stage in enumerate(stages):
             place = folder / f"stage-{number + 1}"
             if (place / "backbone").exists():
@@ -177,7 +177,7 @@ def pretrain(
     return replace(backbone, model=backbone.model.requires_grad_(False))
 
 
-class _Speech:
+class Speech:
     """Makes the rows of the stages, on all cores.
 
     Args:
@@ -194,7 +194,7 @@ class _Speech:
         self._encoder = RowEncoder(tokenizer, n_mels=80, context="dynamic", learn_prompt=True)
         self._coming: dict[int, Future[tuple[list[Row], list[Row]]]] = {}
 
-    def __enter__(self) -> "_Speech":
+    def __enter__(self) -> "Speech":
         spared = 2 if self._ahead else 0  # cores for the training itself
         self._makers = row_makers(max(1, (os.cpu_count() or 1) - spared))
         self._n_threads = torch.get_num_threads()

@@ -152,7 +152,7 @@ class _Trainer:
         self.model, self.config, self.folder = model, config, folder
         self.validate, self.monitor = validate, monitor
         self.padding = padding_of(config, model)
-        self.reads_ahead = model.device.type != "cpu"  # where it would not take cores from the training
+        self.reads_ahead = reads_ahead(model)
         self.states = [self._start(track) for track in tracks]
         self.precision = resolve_precision(config.precision, model.device)
         self.gradients = Gradients.fastest(model, self.precision)
@@ -336,6 +336,11 @@ def padding_of(config: TrainConfig, model: Whisper) -> Padding:
     if model.device.type == "cpu":
         return FINE
     return replace(COARSE, most_tokens=model.dims.n_text_ctx, budget_s=config.batch_s)
+
+
+def reads_ahead(model: Whisper) -> bool:
+    """Whether a batch is read while another is learned: where that takes no cores from the training."""
+    return model.device.type != "cpu"
 
 
 def restore(track: Track, values: dict[str, Tensor]) -> None:

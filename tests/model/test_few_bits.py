@@ -64,7 +64,7 @@ def test_gradients_are_nearly_those_over_all_bits(bits: int, precision: torch.dt
     found = gradients(load_backbone("mini", bits=bits), precision)
     assert (
         torch.nn.functional.cosine_similarity(found.flatten(), expected.flatten(), 0)
-        > {8: 0.99, 4: 0.9}[bits]
+        > {8: 0.99, 4: 0.85}[bits]
     )
 
 

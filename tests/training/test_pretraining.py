@@ -15,6 +15,7 @@ from lora_whisper.training.pretraining import (
     CTC_STRIDE,
     CTCHead,
     Pretraining,
+    Speech,
     Stage,
     pretrain,
     token_weights,
@@ -74,6 +75,32 @@ def test_a_stage_starts_from_the_weights_of_the_one_before_and_finished_stages_a
     heads = [load_file(tmp_path / f"stage-{number}" / "ctc.safetensors") for number in (1, 2)]
     for name, weight in heads[1].items():
         torch.testing.assert_close(weight, heads[0][name], atol=1e-6, rtol=0)
+
+
+def test_rows_that_are_made_ahead_are_the_same(tmp_path: Path) -> None:
+    n_threads, stages = (
+        torch.get_num_threads(),
+        [STAGE, replace(STAGE, curriculum=Curriculum({"pl": 3, "it": 2}))],
+    )
+    made = []
+    for ahead in (False, True):
+        with Speech(RECIPE, stages, toy_tokenizer(), ahead) as speech:
+            made.append([row for number in range(2) for part in speech.of_stage(number) for row in part])
+    assert len(made[0]) == len(made[1]) == 8 + 4 + 5 + 4
+    for one, other in zip(*made, strict=True):
+        assert one.tokens == other.tokens and torch.equal(one.mel, other.mel)
+    assert torch.get_num_threads() == n_threads
+
+
+def test_rows_without_text_have_no_ctc_loss() -> None:
+    tokenizer = toy_tokenizer()
+    row = RowEncoder(tokenizer, 8, "dynamic", learn_prompt=True).row(np.ones(16_000, np.float32), "ala", "pl")
+    head = CTCHead(16, tokenizer.eot, weight=0.5, seed=0)
+    audio = torch.randn(2, row.mel.shape[1] // 2, 16, generator=torch.Generator().manual_seed(0))
+    wordless = replace(row, tokens=row.tokens[: row.n_prompt + 1])
+    both = head(audio, collate([row, wordless])).detach()
+    torch.testing.assert_close(both, head(audio[:1], collate([row])).detach())
+    assert float(head(audio, collate([wordless, wordless]))) == 0
 
 
 def test_without_stages_there_is_no_backbone(tmp_path: Path) -> None:

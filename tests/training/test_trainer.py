@@ -3,6 +3,7 @@ import math
 import signal
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from lora_whisper.training.checkpoint import latest_checkpoint
 from lora_whisper.training.methods import Track, full
 from lora_whisper.training.monitor import Monitor
 from lora_whisper.training.state import EpochReport, StepReport
-from lora_whisper.training.trainer import TrainConfig, group_by_length, train
+from lora_whisper.training.trainer import TrainConfig, Validate, group_by_length, train
 
 CONFIG = TrainConfig(epochs=3, learning_rate=1e-2, batch_s=2.0, precision="fp32", save_every=2)
 
@@ -257,17 +258,39 @@ def test_the_best_epoch_is_kept_and_patience_stops(tmp_path: Path) -> None:
     assert equal(bench.values(0), seen[1])
 
 
-def test_one_track_may_stop_before_the_others(tmp_path: Path) -> None:
-    bench = Bench(2)
-    calls = {"l0": 0, "l1": 0}
+def stopping(name: str) -> Validate:
+    """Scores of which those of one track get worse and worse."""
+    calls: Counter[str] = Counter()
 
     def validate(track: Track) -> dict[str, float]:
         calls[track.name] += 1
-        return {"score": float(calls[track.name]) * (1 if track.name == "l0" else -1)}
+        return {"score": float(calls[track.name]) * (1 if track.name == name else -1)}
 
+    return validate
+
+
+def test_one_track_may_stop_before_the_others(tmp_path: Path) -> None:
+    bench = Bench(2)
     config = TrainConfig(epochs=4, learning_rate=1e-3, batch_s=2.0, patience=1)
-    states = train(bench.model, [bench.track(0), bench.track(1)], config, tmp_path, validate=validate)
+    tracks = [bench.track(0), bench.track(1)]
+    states = train(bench.model, tracks, config, tmp_path, validate=stopping("l0"))
     assert [len(state.epochs) for state in states] == [2, 4]
+
+
+def test_reading_ahead_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read for a track that has stopped by then is not used."""
+    config = replace(CONFIG, epochs=4, patience=1, spec_augment=True)
+    results = []
+    for ahead in (False, True):
+        monkeypatch.setattr(trainer, "reads_ahead", lambda _, ahead=ahead: ahead)
+        bench, recorder = Bench(2), Recorder()
+        tracks = [bench.track(0), bench.track(1)]
+        train(bench.model, tracks, config, tmp_path / str(ahead), validate=stopping("l0"), monitor=recorder)
+        results.append((recorder.steps, bench.values(0), bench.values(1)))
+    (reports, *values), (reports_ahead, *values_ahead) = results
+    assert reports[-1].losses.keys() == {"l1"}
+    assert reports_ahead == reports
+    assert all(equal(one, other) for one, other in zip(values, values_ahead, strict=True))
 
 
 def test_without_development_rows_the_last_epoch_counts(tmp_path: Path) -> None:
