@@ -130,7 +130,7 @@ STAGES = (
         replace(LEARNING, epochs=1, learning_rate=1e-3, schedule="linear", batch_s=120.0),
     ),
 )
-SHARE_OF_TWO_CORES, LEAST_BATCH_S = 0.3, 120.0
+SHARE_OF_TWO_CORES, LEAST_BATCH_S = 0.25, 120.0
 """Of the rows: as many as two cores learn in six hours; and the smallest batch of a stage with fewer rows."""
 TEST_UTTERANCES, TEST_SEED = 100, 12345
 TESTS: dict[str, dict[str, Any]] = {
@@ -189,21 +189,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/mini"))
     parser.add_argument(
-        "--share", type=float, help="of all rows; default: 1 on a GPU, else what two cores do"
+        "--share", type=float, help=f"of all rows; default: 1 on a GPU, else {SHARE_OF_TWO_CORES}"
     )
     parser.add_argument("--test-seed", type=int, default=TEST_SEED)
     options = parser.parse_args()
     folder: Path = options.out
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    share = options.share or (1.0 if device.type == "cuda" else SHARE_OF_TWO_CORES)
+    usual = 1.0 if device.type == "cuda" else SHARE_OF_TWO_CORES
+    share = usual if options.share is None else options.share
     stages = [smaller(stage, share) for stage in STAGES]
     made = pretrain(
         RECIPE, stages, folder, lambda stage: Monitors(ConsoleMonitor(), LogMonitor(stage)), device
     )
     save_backbone(made, folder / "backbone")
-    write_text(
-        folder / "curve.svg", curve([folder / f"stage-{n + 1}" / "log.jsonl" for n in range(len(STAGES))])
-    )
+    logs = [folder / f"stage-{number + 1}" / "log.jsonl" for number in range(len(STAGES))]
+    write_text(folder / "curve.svg", curve(logs))
     found = {name: scores(folder / "backbone", folder / "speech", options.test_seed, name) for name in TESTS}
     write_json(folder / f"scores-{options.test_seed}.json", found)
     columns = [f"{rate}, {name}" for name in TESTS for rate in ("CER", "WER")]

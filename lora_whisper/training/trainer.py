@@ -210,12 +210,12 @@ class _Trainer:
         self.monitor.finish()
         return self.states
 
-    def _begin_reading(self, reader: ThreadPoolExecutor, ahead: int) -> "Future[list[_Group]]":
+    def _begin_reading(self, reader: ThreadPoolExecutor, ahead: int) -> Future[list[_Group]]:
         """Read, in another thread, what the unfinished tracks learn from so many steps ahead."""
         steps = [(state, state.step + ahead) for state in self.states if not state.finished]
         return reader.submit(self._read, [pair for pair in steps if pair[1] < len(pair[0].plan)])
 
-    def _read(self, steps: list[tuple[TrackState, int]]) -> "list[_Group]":
+    def _read(self, steps: list[tuple[TrackState, int]]) -> list[_Group]:
         """The batches of some tracks at some steps, those of similar length together."""
         rows = {state.track.name: self._rows_of(state, step) for state, step in steps}
         longest = {name: max(row.mel.shape[1] for row in batch) for name, batch in rows.items()}
@@ -226,7 +226,7 @@ class _Trainer:
             groups.append(_Group({name: len(rows[name]) for name in names}, batch))
         return groups
 
-    def _still_active(self, read: "list[_Group]", active: list[TrackState]) -> "list[_Group]":
+    def _still_active(self, read: list[_Group], active: list[TrackState]) -> list[_Group]:
         """What was read, or, if a track has stopped early since then, what the others learn from."""
         if {name for group in read for name in group.sizes} == {state.track.name for state in active}:
             return read
@@ -241,7 +241,7 @@ class _Trainer:
         return [replace(row, mel=spec_augment(row.mel, rng)) for row in rows]
 
     def _update(
-        self, active: list[TrackState], read: "list[_Group]"
+        self, active: list[TrackState], read: list[_Group]
     ) -> tuple[dict[str, float], dict[str, float], float]:
         """One optimiser step of each active track; its losses, gradient norms and seconds of audio."""
         torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # LoRA dropout

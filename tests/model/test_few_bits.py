@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from toy_whisper import toy_bank
 
+from lora_whisper.audio import features
+from lora_whisper.data.espeak import synthesise
 from lora_whisper.errors import MissingExtra, UsageError
 from lora_whisper.lora.bank import AdapterBank
 from lora_whisper.lora.parts import LoRAConfig
@@ -14,7 +16,7 @@ from lora_whisper.model.checkpoint import Backbone, load_backbone, weights_finge
 from lora_whisper.model.few_bits import FewBits
 
 WEIGHT = torch.randn(96, 64, generator=torch.Generator().manual_seed(1))
-MEL = torch.randn(2, 80, 300, generator=torch.Generator().manual_seed(2))
+MEL = torch.stack([features(synthesise(text, "pl"))[:, :150] for text in ("dobry wieczór", "ala ma kota")])
 
 
 @pytest.fixture(params=[8, 4])
@@ -64,7 +66,7 @@ def test_gradients_are_nearly_those_over_all_bits(bits: int, precision: torch.dt
     found = gradients(load_backbone("mini", bits=bits), precision)
     assert (
         torch.nn.functional.cosine_similarity(found.flatten(), expected.flatten(), 0)
-        > {8: 0.99, 4: 0.85}[bits]
+        > {8: 0.99, 4: 0.9}[bits]
     )
 
 

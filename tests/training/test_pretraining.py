@@ -78,10 +78,8 @@ def test_a_stage_starts_from_the_weights_of_the_one_before_and_finished_stages_a
 
 
 def test_rows_that_are_made_ahead_are_the_same(tmp_path: Path) -> None:
-    n_threads, stages = (
-        torch.get_num_threads(),
-        [STAGE, replace(STAGE, curriculum=Curriculum({"pl": 3, "it": 2}))],
-    )
+    n_threads = torch.get_num_threads()
+    stages = [STAGE, replace(STAGE, curriculum=Curriculum({"pl": 3, "it": 2}))]
     made = []
     for ahead in (False, True):
         with Speech(RECIPE, stages, toy_tokenizer(), ahead) as speech:
