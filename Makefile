@@ -47,7 +47,7 @@ $(PEERS): $(INSTALLED)
 docs: setup ## docs/cli.md, from the commands' --help
 	$(BIN)/python scripts/cli_reference.py
 
-mini: setup ## the bundled backbone from nothing, in hours: runs/mini
+mini: setup ## the bundled backbone from nothing, in hours (on a GPU in minutes): runs/mini
 	$(BIN)/python recipes/mini.py
 
 clean: ## remove what tools left behind; keeps .venv and runs

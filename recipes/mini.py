@@ -2,8 +2,8 @@
 
 Five stages: clean speech in sixteen languages until attention finds the audio; then any timbre, noise, echo,
 times, prompts and silence, eight languages covered well and eight thinly; then, twice, mostly rare words and
-names; at last the well covered languages alone. Twenty minutes on a GPU beside sixteen cores for four of
-them; two cores learn a share of the rows (`--share`). Writes runs/mini/backbone, its loss curve, and its
+names; at last the well covered languages alone. About twenty minutes on an H100 beside sixteen cores; two
+cores learn a quarter of the rows in hours (`--share`). Writes runs/mini/backbone, its loss curve, and its
 scores on speech of unseen voices and texts. To bundle it, copy that folder to lora_whisper/assets/mini and
 run `recipes/alignment_heads.py --write --backbone lora_whisper/assets/mini`.
 """
@@ -139,7 +139,7 @@ TESTS: dict[str, dict[str, Any]] = {
     "new words, perturbed": {"perturbed": True},
 }
 """All of unseen voices and texts, as arguments of `prepare_synthetic`."""
-SMOOTHED_STEPS = 200
+SMOOTHED_STEPS = 500
 
 
 def smaller(stage: Stage, share: float) -> Stage:
