@@ -50,6 +50,8 @@ LEARNING = TrainConfig(
     optimizer="muon",
 )
 """How most stages are learned."""
+REFINING = replace(LEARNING, epochs=1, learning_rate=1e-3, schedule="linear", batch_s=120.0)
+"""How the last ones are."""
 SPELLING = Curriculum(
     {
         "fr": 64000,
@@ -130,7 +132,7 @@ STAGES = (
             | dict.fromkeys(THINLY_COVERED, 500),
             written=dict.fromkeys(THINLY_COVERED, 0),
         ),
-        replace(LEARNING, epochs=1, learning_rate=1e-3, schedule="linear", batch_s=120.0),
+        REFINING,
     ),
     Stage(  # names above all, most of them French and English, whose spelling is hardest to hear
         replace(
@@ -148,7 +150,7 @@ STAGES = (
             | dict.fromkeys(THINLY_COVERED, 300),
             written=dict.fromkeys(THINLY_COVERED, 0),
         ),
-        replace(LEARNING, epochs=1, learning_rate=1e-3, schedule="linear", batch_s=120.0),
+        REFINING,
     ),
     Stage(  # more of them, and enough of other scripts that these come back
         replace(
@@ -159,11 +161,11 @@ STAGES = (
             | {"el": 400, "ja": 700, "zh": 800},
             written=dict.fromkeys(THINLY_COVERED, 0) | {"el": 250, "ja": 500, "zh": 600},
         ),
-        replace(LEARNING, epochs=1, learning_rate=7e-4, schedule="linear", batch_s=120.0),
+        replace(REFINING, learning_rate=7e-4),
     ),
 )
 LAST_SHARE = 0.65
-"""Of the last stage's weights; the rest is the stage before, whose mean with it spells better than either."""
+"""Of the last stage's weights; the rest is the stage before, which knows too little of other scripts."""
 SHARE_OF_TWO_CORES, LEAST_BATCH_S = 0.25, 120.0
 """Of the rows: as many as two cores learn in six hours; and the smallest batch of a stage with fewer rows."""
 TEST_UTTERANCES, TEST_SEED = 100, 12345
