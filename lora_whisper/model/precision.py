@@ -9,6 +9,13 @@ from torch import Tensor
 from lora_whisper.model.few_bits import FewBits
 
 
+def native_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies in bf16; emulated on a CPU, it is twenty times as slow."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def working_precision(x: Tensor) -> torch.dtype:
     """The precision of matrix products with x: that of autocast, if it is on, else its own."""
     kind = x.device.type

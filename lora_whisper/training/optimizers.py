@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_whisper.errors import UsageError
+from lora_whisper.model.precision import native_bf16
 
 MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -103,9 +104,12 @@ class _Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Matrices (n, out, in) with singular values near 1, bf16, by five Newton-Schulz steps (Jordan 2024)."""
+    """Matrices (n, out, in) with singular values near 1, by five Newton-Schulz steps (Jordan 2024).
+
+    In bf16, as its author does it, where the hardware has that.
+    """
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.bfloat16()
+    x = matrices.bfloat16() if native_bf16(matrices.device) else matrices
     x = x.mT.contiguous() if tall else x
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     a, b, c = NEWTON_SCHULZ

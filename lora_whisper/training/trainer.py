@@ -24,6 +24,7 @@ from lora_whisper.data.augment import spec_augment
 from lora_whisper.data.batching import COARSE, FINE, Batch, Padding, Row, collate, plan_batches
 from lora_whisper.errors import TrainingError, UsageError
 from lora_whisper.model.checkpoint import weights_fingerprint
+from lora_whisper.model.precision import native_bf16
 from lora_whisper.model.whisper import Whisper
 from lora_whisper.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from lora_whisper.training.gradients import Gradients, Precision
@@ -353,16 +354,10 @@ def restore(track: Track, values: dict[str, Tensor]) -> None:
 def resolve_precision(name: str, device: torch.device) -> Precision:
     """What opens the autocast context of a precision on a device; "auto" picks bf16 where it is native."""
     if name == "auto":
-        name = "bf16" if _native_bf16(device) else "fp32"
+        name = "bf16" if native_bf16(device) else "fp32"
     if name == "fp32":
         return nullcontext
     return lambda: torch.autocast(device.type, torch.bfloat16)
-
-
-def _native_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def group_by_length(frames: dict[str, int]) -> Iterator[set[str]]:

@@ -1,9 +1,10 @@
 import copy
 
+import pytest
 import torch
 from torch import nn
 
-from lora_whisper.training.optimizers import MuonAdamW, new_optimizer
+from lora_whisper.training.optimizers import MuonAdamW, new_optimizer, orthogonal
 
 
 class Toy(nn.Module):
@@ -69,6 +70,12 @@ def test_muon_is_that_of_torch() -> None:
         reference.step()
     for layer, matrix in zip(ours.blocks, matrices, strict=True):
         torch.testing.assert_close(layer.weight, matrix, rtol=0, atol=2e-3)  # sums of bf16 in another order
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_bf16_is_not_emulated(monkeypatch: pytest.MonkeyPatch, native: bool, dtype: torch.dtype) -> None:
+    monkeypatch.setattr("lora_whisper.training.optimizers.native_bf16", lambda device: native)
+    assert orthogonal(torch.randn(2, 8, 4)).dtype == dtype
 
 
 def test_muon_leaves_matrices_without_a_gradient() -> None:
