@@ -19,7 +19,7 @@ from lora_whisper.new_language import Beginning, begin
 from lora_whisper.studies.arms import Arm
 from lora_whisper.studies.bench import Bench, Speech
 from lora_whisper.studies.clusters import clusters
-from lora_whisper.training.methods import Track, full
+from lora_whisper.training.methods import Learned, Track, full
 
 LISTENED = 100
 """Utterances of a language by which its similarity to others is judged."""
@@ -124,8 +124,8 @@ def _of_weights(arm: Arm, bench: Bench, speech: Speech, runs: Path, tags: tuple[
             part = speech.corpus.of(tag).train
             heard.append(rows(part[: max(1, round(arm.rehearsal * len(part)))], tag))
     dev = {tag: rows(speech.corpus.of(tag).dev, tag) for tag in tags}
-    layers_only = arm.trained == "layers"
-    track = full(backbone.model, JoinedRows(heard), JoinedRows(list(dev.values())), layers_only=layers_only)
+    learned: Learned = "layers" if arm.trained == "layers" else "all"
+    track = full(backbone.model, JoinedRows(heard), JoinedRows(list(dev.values())), learned=learned)
     serves = bench.languages if arm.learns == "new" and arm.sharing == "all" else tags
     return Model(AdapterBank(backbone), [Learner(track, dev)], serves, codes)
 

@@ -7,6 +7,7 @@ clipping norm, a schedule or a random number, so training them together equals t
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -18,6 +19,11 @@ from lora_whisper.model.whisper import Whisper
 
 AuxiliaryLoss = Callable[[Tensor, Batch], Tensor]
 """A further loss from the encoder output (B, S, D) of a track's rows, already weighted."""
+
+
+Learned = Literal["all", "layers", "tokens"]
+"""What learns of a backbone: all weights; the matrices that LoRA adapts, without convolutions, norms, biases
+and embeddings; the embedding of the tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +60,7 @@ def full(
     dev: RowSource | None,
     auxiliary: nn.Module | None = None,
     token_weights: Tensor | None = None,
-    layers_only: bool = False,
+    learned: Learned = "all",
 ) -> Track:
     """The track of all weights of the backbone (full fine-tuning, pre-training), and of an auxiliary loss.
 
@@ -64,13 +70,17 @@ def full(
         dev: rows for the development loss; None if there are none.
         auxiliary: a module that learns beside the backbone; its loss is the caller's.
         token_weights: see `Track`.
-        layers_only: train the matrices that LoRA adapts and nothing else: no convolution, norm, bias or
-            embedding.
+        learned: which of the weights; the others are kept.
     """
-    parameters = {name: p for name, p in model.named_parameters() if name != "encoder.positional_embedding"}
-    if layers_only:
+    model.requires_grad_(False)
+    parameters = dict(model.named_parameters())
+    if learned == "all":
+        del parameters["encoder.positional_embedding"]
+    elif learned == "layers":
         layers = [path for path, module in model.named_modules() if isinstance(module, Linear)]
         parameters = {f"{path}.weight": parameters[f"{path}.weight"] for path in layers}
+    else:
+        parameters = {name: parameters[name] for name in ("decoder.token_embedding.weight",)}
     if auxiliary is not None:
         parameters |= {f"auxiliary.{name}": p for name, p in auxiliary.named_parameters()}
     for parameter in parameters.values():

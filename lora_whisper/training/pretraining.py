@@ -26,7 +26,7 @@ from lora_whisper.model.tokenizer import Tokenizer, train_tokenizer
 from lora_whisper.model.whisper import ModelDimensions, Whisper
 from lora_whisper.training.ctc import ctc_loss
 from lora_whisper.training.curriculum import Curriculum, RowFactory, row_makers
-from lora_whisper.training.methods import full
+from lora_whisper.training.methods import Learned, full
 from lora_whisper.training.monitor import Monitor
 from lora_whisper.training.trainer import TrainConfig, train
 
@@ -126,10 +126,12 @@ class Stage:
     Attributes:
         curriculum: what is heard.
         config: how it is learned.
+        learned: which weights learn; the CTC head only beside all of them.
     """
 
     curriculum: Curriculum
     config: TrainConfig
+    learned: Learned = "all"
 
 
 def pretrain(
@@ -167,7 +169,8 @@ def pretrain(
                 continue
             rows, dev = speech.of_stage(number)
             weights = token_weights(tokenizer, stage.curriculum, recipe.language_weight).to(device)
-            track = full(model, FixedRows(rows), FixedRows(dev), head, weights)
+            listening = head if stage.learned == "all" else None
+            track = full(model, FixedRows(rows), FixedRows(dev), listening, weights, stage.learned)
             train(model, [track], stage.config, place / "checkpoints", monitor=monitor and monitor(place))
             save_file(head.state_dict(), place / CTC_FILE)
             backbone = Backbone(copy.deepcopy(model).cpu().eval(), tokenizer, "mini", audio_context="dynamic")

@@ -77,6 +77,15 @@ def test_a_stage_starts_from_the_weights_of_the_one_before_and_finished_stages_a
         torch.testing.assert_close(weight, heads[0][name], atol=1e-6, rtol=0)
 
 
+def test_a_stage_may_learn_the_tokens_alone(tmp_path: Path) -> None:
+    first = pretrain(RECIPE, [STAGE], tmp_path).model.state_dict()
+    second = pretrain(RECIPE, [STAGE, replace(STAGE, learned="tokens")], tmp_path).model.state_dict()
+    learned = [name for name, weight in second.items() if not torch.equal(weight.half(), first[name].half())]
+    assert learned == ["decoder.token_embedding.weight"]
+    heads = [load_file(tmp_path / f"stage-{number}" / "ctc.safetensors") for number in (1, 2)]
+    assert all(torch.equal(weight, heads[0][name]) for name, weight in heads[1].items())
+
+
 def test_rows_that_are_made_ahead_are_the_same(tmp_path: Path) -> None:
     n_threads = torch.get_num_threads()
     stages = [STAGE, replace(STAGE, curriculum=Curriculum({"pl": 3, "it": 2}))]
