@@ -62,7 +62,7 @@ def full(
     token_weights: Tensor | None = None,
     learned: Learned = "all",
 ) -> Track:
-    """The track of all weights of the backbone (full fine-tuning, pre-training), and of an auxiliary loss.
+    """The track of the backbone's own weights (full fine-tuning, pre-training), and of an auxiliary loss.
 
     Args:
         model: the backbone.
@@ -80,7 +80,8 @@ def full(
         layers = [path for path, module in model.named_modules() if isinstance(module, Linear)]
         parameters = {f"{path}.weight": parameters[f"{path}.weight"] for path in layers}
     else:
-        parameters = {name: parameters[name] for name in ("decoder.token_embedding.weight",)}
+        name = "decoder.token_embedding.weight"
+        parameters = {name: parameters[name]}
     if auxiliary is not None:
         parameters |= {f"auxiliary.{name}": p for name, p in auxiliary.named_parameters()}
     for parameter in parameters.values():
