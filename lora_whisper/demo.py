@@ -100,7 +100,9 @@ def run_demo(
 
     say(f"2/6  scoring the bare backbone {backbone_name}")
     candidates = {tag: tag for tag in config.base}
-    likeness = {tag: similarity(bank.backbone, candidates, _of(test, tag)) for tag in config.languages}
+    likeness = {
+        tag: similarity(bank.backbone, candidates, _of(corpus.train, tag)) for tag in config.languages
+    }
     proxies = {config.new: next(iter(likeness[config.new]))}
     before = evaluate(LoraWhisper(bank.backbone, proxies=proxies), test)
 
@@ -144,7 +146,7 @@ class DemoRun:
         config: its size.
         bank: backbone and all adapters.
         test: the utterances scored.
-        likeness: language → base language → similarity.
+        likeness: language → base language → similarity, of the speech to learn from.
         states: how the training of each language went.
         expansion: how the new language was added.
         before: scores of the bare backbone.

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,15 @@ def test_the_report_is_one_self_contained_page(finished: Path) -> None:
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page.replace(
         "https://www.w3.org", ""
     )
+
+
+def test_a_new_language_is_said_to_be_as_similar_as_the_table_has_it(finished: Path) -> None:
+    page = (finished / "report.html").read_text()
+    said = re.findall(r"(Polish|Italian) (\d+)%", page)
+    row = re.search(r"<h2>Similarity</h2>.*?Catalan(.*?)</tr>", page, re.DOTALL)
+    assert row is not None
+    cells = [round(float(cell)) for cell in re.findall(r">\s*(\d+\.\d)\s*<", row[1])]
+    assert {name: int(share) for name, share in said} == dict(zip(("Polish", "Italian"), cells, strict=True))
 
 
 def test_adapters_are_left_where_the_commands_find_them(finished: Path) -> None:
