@@ -3,7 +3,7 @@
 Six stages: clean speech in sixteen languages until attention finds the audio; then any timbre, noise, echo,
 times, prompts and silence, eight languages covered well and eight thinly; then, twice, mostly rare words and
 names; at last, twice, names above all. They take half an hour on an H100 beside sixteen cores; two cores
-learn a quarter of all rows in hours, without bf16 a sixteenth (`--share`). Writes runs/mini/backbone, its
+learn a fifth of all rows in six hours, without bf16 a twentieth (`--share`). Writes runs/mini/backbone, its
 loss curve, and its scores on speech of unseen voices and texts. To bundle it, copy that folder to
 lora_whisper/assets/mini and run `recipes/alignment_heads.py --write --backbone lora_whisper/assets/mini`.
 """
@@ -146,8 +146,8 @@ STAGES = (
         learned="tokens",
     ),
 )
-SHARE_OF_TWO_CORES = {True: 0.25, False: 0.06}
-"""Of the rows: as many as two cores learn in six hours, by whether they multiply in bf16."""
+SHARE_OF_TWO_CORES = {True: 0.2, False: 0.05}
+"""Of the rows: what two cores learn in less than six hours, by whether they multiply in bf16 (docs/log.md)."""
 LEAST_BATCH_S = 120.0
 """The smallest batch of a stage with fewer rows, unless it has a smaller one anyway."""
 TEST_UTTERANCES, TEST_SEED = 100, 12345

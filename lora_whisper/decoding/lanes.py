@@ -83,6 +83,12 @@ class Lanes:
         self._all_live = len(self._live) == self.cache.n_audio * width
         return order, hypotheses
 
+    def make_room(self) -> None:
+        """Move all tokens to the front if no column is free, without audio that is done: it may be oldest."""
+        if self.cache.length == self.cache.capacity:
+            self._close_ranks()
+            self.cache.forget_gaps()
+
     def _close_ranks(self) -> None:
         """Give up the lanes of audio that is done."""
         width = self.cache.width
@@ -92,6 +98,7 @@ class Lanes:
             self.cache.index_select((alive.unsqueeze(1) * width + ranks).flatten(), width)
             self.routing = None if self.routing is None else self.routing.index_select(alive)
             self._live = audio * width + self._live % width
+            self._all_live = len(self._live) == self.cache.n_audio * width
 
     def _move(self, sources: Tensor) -> Tensor | None:
         """Put hypotheses into lanes of their own, given the lanes (R',) that they continue.

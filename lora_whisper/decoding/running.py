@@ -143,11 +143,9 @@ class RunningBatch:
         if len(tokens) and self._lanes:
             said = self._said if rows is None else self._said.index_select(0, rows)
             self._said = torch.cat([said, tokens.unsqueeze(1)], 1)[:, -self._limit :]
+            self._lanes.make_room()
             following, sources = self._lanes.advance(rows, tokens)
-            cache = self._lanes.cache
-            if cache.length == cache.capacity:
-                cache.forget_gaps()
-            hidden = self._decoder.next(following, cache, self._lanes.routing, sources)
+            hidden = self._decoder.next(following, self._lanes.cache, self._lanes.routing, sources)
             self._hidden = self._lanes.live(hidden)
         else:
             self._lanes = None

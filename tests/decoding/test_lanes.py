@@ -89,3 +89,21 @@ def test_any_course_of_a_search_is_followed(seed: int, n_groups: int) -> None:
             [*expected[row], token] for row, token in zip(rows.tolist(), tokens.tolist(), strict=True)
         ]
         assert past(one) == expected
+
+
+def test_a_row_that_came_first_and_is_done_does_not_keep_the_others_from_going_on() -> None:
+    """A model that loops filled the cache so: less than a quarter was done, the oldest row in it."""
+    one = lanes(1)
+    for token in range(6):
+        step(one, one.advance(None, torch.tensor([token])))
+    younger = lanes(4)
+    step(younger, younger.advance(None, torch.arange(20, 24)))
+    one.admit(younger.cache, younger.routing)
+    step(one, one.advance(torch.arange(1, 5), torch.arange(30, 34)))
+    while one.cache.length < one.cache.capacity:
+        step(one, one.advance(None, torch.arange(40, 44)))
+    assert one.cache.n_audio == 5
+    one.make_room()
+    assert one.cache.length == 5 and one.cache.n_audio == 4
+    step(one, one.advance(None, torch.arange(50, 54)))
+    assert past(one) == [[row, 20 + row, 30 + row, *[40 + row] * 3, 50 + row] for row in range(4)]
