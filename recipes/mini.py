@@ -147,7 +147,7 @@ STAGES = (
     ),
 )
 SHARE_OF_TWO_CORES = {True: 0.2, False: 0.05}
-"""Of the rows: what two cores learn in less than six hours, by whether they multiply in bf16 (docs/log.md)."""
+"""Of the rows: what two cores learn within six hours, by whether they multiply in bf16 (docs/log.md)."""
 LEAST_BATCH_S = 120.0
 """The smallest batch of a stage with fewer rows, unless it has a smaller one anyway."""
 TEST_UTTERANCES, TEST_SEED = 100, 12345
