@@ -1,8 +1,8 @@
 """Where the hypotheses of a batch live in the decoder, so that as little as possible is copied.
 
 The cache has W lanes for each row of audio, all rows alike. A hypothesis that ends leaves its lane idle; only
-when a good part of the audio is done, or no column is free, do the lanes of the rest close ranks, because that
-copies the cache. Then others may come in, too.
+when a good part of the audio is done, or no column is free, do the lanes of the rest close ranks, because
+that copies the cache. Then others may come in, too.
 """
 
 import torch
