@@ -4,6 +4,7 @@ Each scored on what it has not been trained on: English digits of other speakers
 sentences, Chinese and Swedish words of the same speaker. They train in random voices, noise, echo, channels,
 loudness and speed, with parts of the spectrograms hidden, some beside the same texts in synthetic voices.
 For the digits these need the extra `voices` and flite (`apt-get install flite`).
+The Chinese words are spoken beside frequent ones of the language, which need the extra `pretrain`.
 Writes runs/human/human_speech.json and prints the table of docs/results.md.
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 
 from lora_whisper.data.manifest import Utterance, read_manifest
 from lora_whisper.data.spoken import prepare_spoken
+from lora_whisper.data.words import words
 from lora_whisper.decoding.transcribe import LoraWhisper
 from lora_whisper.evaluation.evaluate import evaluate
 from lora_whisper.evaluation.metrics import Rate
@@ -45,6 +47,8 @@ class Experiment:
         epochs: of training.
         batch_s: seconds of a batch; small for little speech, which needs steps.
         copies: in how many synthetic voices each training text is spoken, too.
+        n_words: of how many of the most frequent words of the language those are spoken likewise that are in
+            no recording of part "dev" or "test".
         recorded: share of these voices that were made from recordings of other people.
     """
 
@@ -55,6 +59,7 @@ class Experiment:
     epochs: int
     batch_s: float = 60.0
     copies: int = 0
+    n_words: int = 0
     recorded: float = 0.0
     by_speaker: bool = False
 
@@ -85,7 +90,13 @@ EXPERIMENTS = (
         "German sentences, one speaker, unseen sentences", "de", frozenset({"Kerstin"}), every_tenth, 20
     ),
     Experiment(
-        "Chinese words, one speaker, unseen words", "zh", frozenset({"Yue Tan"}), every_tenth, 12, copies=1
+        "Chinese words, one speaker, unseen words",
+        "zh",
+        frozenset({"Yue Tan"}),
+        every_tenth,
+        12,
+        copies=1,
+        n_words=40_000,
     ),
     Experiment("Swedish words, one speaker, unseen words", "sv", frozenset({"LoppanSune"}), every_tenth, 30),
 )
@@ -105,8 +116,10 @@ def run(
     folds = {language: Corpus(parts["train"], parts["dev"])}
     if experiment.by_speaker:
         folds = {f"{language}-x-{name}": corpus for name, corpus in by_speakers(parts["train"]).items()}
+    others = other_words(experiment, [*parts["dev"], *parts["test"]])
     epochs = {
-        tag: trained(bank, tag, shape, corpus, experiment, folder / tag) for tag, corpus in folds.items()
+        tag: trained(bank, tag, shape, corpus, others, experiment, folder / tag)
+        for tag, corpus in folds.items()
     }
     if experiment.by_speaker:
         experts = [Expert(tag, bank[tag].fingerprint, 1 / len(folds)) for tag in folds]
@@ -124,10 +137,23 @@ def run(
     }
 
 
+def other_words(experiment: Experiment, held_out: Sequence[Utterance]) -> list[Utterance]:
+    """Frequent words of the language, without sound, but for the texts held out."""
+    unwanted = {one.text for one in held_out}
+    frequent = words(experiment.language, experiment.n_words) if experiment.n_words else ()
+    return [Utterance(Path(), word, experiment.language) for word in frequent if word not in unwanted]
+
+
 def trained(
-    bank: AdapterBank, tag: str, shape: LoRAConfig, corpus: Corpus, experiment: Experiment, folder: Path
+    bank: AdapterBank,
+    tag: str,
+    shape: LoRAConfig,
+    corpus: Corpus,
+    others: Sequence[Utterance],
+    experiment: Experiment,
+    folder: Path,
 ) -> int:
-    """Train a new adapter; for how many epochs it was."""
+    """Train a new adapter, synthetic voices saying the same and `others`, too; for how many epochs it was."""
     config = TrainConfig(
         epochs=experiment.epochs,
         learning_rate=2e-3,
@@ -138,7 +164,11 @@ def trained(
     )
     if experiment.copies:
         spoken = prepare_spoken(
-            corpus.train, experiment.copies, 0, folder / "spoken", recorded_share=experiment.recorded
+            [*corpus.train, *others],
+            experiment.copies,
+            0,
+            folder / "spoken",
+            recorded_share=experiment.recorded,
         )
         corpus = corpus.beside(read_manifest(spoken))
     train, dev = ([replace(one, language=tag) for one in part] for part in (corpus.train, corpus.dev))
