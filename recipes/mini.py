@@ -45,7 +45,7 @@ LEARNING = TrainConfig(
     warmup=0.02,
     weight_decay=0.01,
     batch_s=480.0,
-    save_every=1000,
+    save_every=250,
     spec_augment=True,
     optimizer="muon",
 )

@@ -112,11 +112,11 @@ def _written_out(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None)
 
 def _one_by_one(query: Tensor, key: Tensor, value: Tensor, stretches: Sequence[Stretch]) -> Tensor:
     """The fused kernel, stretch by stretch."""
-    parts = [
-        F.scaled_dot_product_attention(query[:, :, own], key[:, :, own], value[:, :, own]).transpose(1, 2)
-        for own in stretches
-    ]
-    return torch.cat(parts, 1).transpose(1, 2)
+    lengths = [own.stop - own.start for own in stretches]
+    # split, not sliced: the gradient of a slice is as large as the whole, once for each stretch
+    parts = (one.split(lengths, dim=2) for one in (query, key, value))
+    mixed = [F.scaled_dot_product_attention(*heads).transpose(1, 2) for heads in zip(*parts, strict=True)]
+    return torch.cat(mixed, 1).transpose(1, 2)
 
 
 def _in_parts(query: Tensor, key: Tensor, value: Tensor, stretches: Sequence[Stretch]) -> Tensor:
