@@ -1,11 +1,12 @@
 """Make the bundled backbone `mini` from nothing: `python recipes/mini.py` (resumable).
 
-Six stages: clean speech in sixteen languages until attention finds the audio; then any timbre, noise, echo,
+Seven stages: clean speech in sixteen languages until attention finds the audio; then any timbre, noise, echo,
 times, prompts and silence, eight languages covered well and eight thinly; then, twice, mostly rare words and
-names; at last, twice, names above all. They take half an hour on an H100 beside sixteen cores; two cores
-learn a fifth of all rows in six hours, without bf16 a twentieth (`--share`). Writes runs/mini/backbone, its
-loss curve, and its scores on speech of unseen voices and texts. To bundle it, copy that folder to
-lora_whisper/assets/mini and run `recipes/alignment_heads.py --write --backbone lora_whisper/assets/mini`.
+names; then names above all; then windows of long recordings; at last names once more. They take half an hour
+on an H100 beside sixteen cores; two cores learn a fifth of all rows in six hours, without bf16 a twentieth
+(`--share`). Writes runs/mini/backbone, its loss curve, and its scores on speech of unseen voices and texts.
+To bundle it, copy that folder to lora_whisper/assets/mini and run
+`recipes/alignment_heads.py --write --backbone lora_whisper/assets/mini`.
 """
 
 import argparse
@@ -134,6 +135,21 @@ STAGES = (
     Stage(SPELLING, LEARNING),
     Stage(SPELLING, replace(LEARNING, epochs=1, schedule="linear")),  # other rows of it
     Stage(NAMES, REFINING),
+    Stage(  # full windows, cut off anywhere, after the text before
+        replace(
+            NAMES,
+            utterances=dict.fromkeys(WELL_COVERED, 480)
+            | {"fr": 1100, "en": 900}
+            | dict.fromkeys(THINLY_COVERED, 40),
+            joined=0.1,
+            windows=0.25,
+            timestamped=0.5,
+            prompted=0.1,
+            silent=0.02,
+            written=dict.fromkeys(THINLY_COVERED, 1) | {"el": 30, "ja": 40, "zh": 40},
+        ),
+        replace(REFINING, learning_rate=5e-4),
+    ),
     Stage(  # hardly any Greek and Japanese text, of which too much is known by now: letters are forgotten
         replace(
             NAMES,

@@ -175,6 +175,7 @@ class RowEncoder:
         token_language: str,
         segments: Sequence[Segment] = (),
         previous: str = "",
+        unfinished_s: float | None = None,
     ) -> Row:
         """The row of one utterance.
 
@@ -183,7 +184,8 @@ class RowEncoder:
             text: what is said.
             token_language: Whisper code of the language token.
             segments: parts of the text with their times: the row is one with timestamps, `text` is not used.
-            previous: what was said before, as a prompt.
+            previous: what was said before, as a prompt: its end, as in decoding, as far as there is room.
+            unfinished_s: start of what the end of the audio cuts off; only with `segments`.
 
         Raises:
             AudioError: the audio is longer than 30 s.
@@ -191,12 +193,16 @@ class RowEncoder:
         """
         tokenizer = self.tokenizer
         space = "" if language(token_language).unit == "character" else " "  # as Whisper writes them
-        past = [tokenizer.sot_prev, *tokenizer.encode(space + previous.strip())] if previous else []
         start = tokenizer.start_sequence(token_language, timestamps=bool(segments))
         content: list[int] = [] if segments else tokenizer.encode(space + text.strip())
         for start_s, end_s, words in segments:
             said = tokenizer.encode(space + words.strip())
             content += [tokenizer.timestamp(start_s), *said, tokenizer.timestamp(end_s)]
+        if segments and unfinished_s is not None:
+            content.append(tokenizer.timestamp(unfinished_s))
+        room = min(self.max_tokens // 2 - 1, self.max_tokens - len(start) - len(content) - 2)
+        said_before = tokenizer.encode(space + previous.strip())[-room:] if previous and room > 0 else []
+        past = [tokenizer.sot_prev, *said_before] if said_before else []
         tokens = (*past, *start, *content, tokenizer.eot)
         if len(tokens) > self.max_tokens:
             raise ManifestError(

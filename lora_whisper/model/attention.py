@@ -7,7 +7,7 @@ decoder's are written out, an encoder's for a few heads of a row at a time, whos
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import groupby, pairwise
 from math import ceil
 from typing import Any
 
@@ -111,12 +111,16 @@ def _written_out(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None)
 
 
 def _one_by_one(query: Tensor, key: Tensor, value: Tensor, stretches: Sequence[Stretch]) -> Tensor:
-    """The fused kernel, stretch by stretch."""
-    lengths = [own.stop - own.start for own in stretches]
-    # split, not sliced: the gradient of a slice is as large as the whole, once for each stretch
-    parts = (one.split(lengths, dim=2) for one in (query, key, value))
-    mixed = [F.scaled_dot_product_attention(*heads).transpose(1, 2) for heads in zip(*parts, strict=True)]
-    return torch.cat(mixed, 1).transpose(1, 2)
+    """The fused kernel, for stretches of one length that follow each other at once: (n, H, length, D/H)."""
+    lengths = (own.stop - own.start for own in stretches)
+    alike = [(length, len(list(run))) for length, run in groupby(lengths)]
+    # split, not sliced: the gradient of a slice is as large as the whole, once for each slice
+    parts = (one.split([length * n for length, n in alike], dim=2) for one in (query, key, value))
+    mixed = []
+    for (length, n), *heads in zip(alike, *parts, strict=True):
+        rows = (one.unflatten(2, (n, length)).squeeze(0).transpose(0, 1) for one in heads)
+        mixed.append(F.scaled_dot_product_attention(*rows).transpose(1, 2).flatten(0, 1))
+    return torch.cat(mixed).unsqueeze(0).transpose(1, 2)
 
 
 def _in_parts(query: Tensor, key: Tensor, value: Tensor, stretches: Sequence[Stretch]) -> Tensor:

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lora_whisper.audio import N_SAMPLES, SAMPLE_RATE
 from lora_whisper.data import espeak, recorded
 from lora_whisper.data.batching import Row, RowEncoder, Segment
-from lora_whisper.data.conditions import ROBUST, Condition, coloured_noise
+from lora_whisper.data.conditions import ROBUST, Condition, Effects, coloured_noise
 from lora_whisper.data.domains import find_domain
 from lora_whisper.data.texts import TextSource, stable_hash
 from lora_whisper.data.voices import draw_timbre, draw_voice
@@ -26,8 +26,12 @@ CHUNK = 250
 Samples = NDArray[np.float32]
 
 _MOST_JOINED = 6
+_MOST_BEFORE = 8  # texts before a window
+_WINDOW_TOKENS = 400  # of a window that is spoken fast; the rest is its prompt's
+_CONTINUED = 0.5  # of the windows, those that follow another
 _PAUSE_S = (0.1, 1.2)
 _LEAD_S = 1.5
+_LEAST_CUT_S = 0.2  # less of an utterance at the end of a window is not noticed
 _AUDIBLE = 0.02  # of the peak
 
 
@@ -38,6 +42,7 @@ class Curriculum:
     Attributes:
         utterances: training rows of each language.
         joined: several utterances in a row, with pauses between.
+        windows: the next 30 s of a recording that goes on; half of them after the text before.
         words: random words instead of CLDR's entries, in the languages of `word_languages`.
         listed: of these, those written as lists of names instead of sentences.
         n_words: of how many most frequent words of a language they are.
@@ -59,6 +64,7 @@ class Curriculum:
 
     utterances: Mapping[str, int]
     joined: float = 0.1
+    windows: float = 0.0
     words: float = 0.0
     listed: float = 0.0
     n_words: int = 20_000
@@ -127,7 +133,8 @@ class RowFactory:
     def first_text(self, tag: str, index: int) -> str:
         """What row `index` of a language says first: all of it, unless utterances are joined in it."""
         rng = self._generator(tag, index)
-        self._count(rng)
+        if not self._is_window(rng):
+            self._count(rng)
         return self._text(tag, rng)
 
     def _generator(self, tag: str, index: int) -> np.random.Generator:
@@ -137,28 +144,77 @@ class RowFactory:
         """How many utterances a row has."""
         return int(rng.integers(2, _MOST_JOINED + 1)) if rng.random() < self.curriculum.joined else 1
 
+    def _is_window(self, rng: np.random.Generator) -> bool:
+        return self.curriculum.windows > 0 and rng.random() < self.curriculum.windows
+
     def _row(self, tag: str, index: int) -> Row:
         rng = self._generator(tag, index)
         if not tag:
             return self._silent(rng)
+        row = self._window(tag, rng) if self._is_window(rng) else self._clip(tag, rng)
+        if index >= self.curriculum.written.get(tag, sys.maxsize):
+            return replace(row, tokens=row.tokens[: row.n_prompt + 1])
+        return row
+
+    def _clip(self, tag: str, rng: np.random.Generator) -> Row:
+        """A row that holds all that is said in a file."""
         recipe = self.curriculum
         utterances = [self._utterance(tag, rng) for _ in range(self._count(rng))]
         audio, segments = joined(utterances, rng, extend=rng.random() < recipe.extended)
-        condition = ROBUST if rng.random() < recipe.perturbed else Condition()
-        effects = condition.draw(rng)
-        audio = effects.apply(audio)[:N_SAMPLES]
-        segments = [(start / effects.speed, end / effects.speed, text) for start, end, text in segments]
-        space = "" if language(tag).unit == "character" else " "
-        row = self.encoder.row(
+        effects = self._effects(rng)
+        audio, segments = effects.apply(audio)[:N_SAMPLES], faster(segments, effects.speed)
+        return self.encoder.row(
             audio,
-            space.join(text for _, _, text in segments),
+            _space(tag).join(text for _, _, text in segments),
             tag,
             segments if rng.random() < recipe.timestamped else (),
             self._text(tag, rng) if rng.random() < recipe.prompted else "",
         )
-        if index >= recipe.written.get(tag, sys.maxsize):
-            return replace(row, tokens=row.tokens[: row.n_prompt + 1])
-        return row
+
+    def _window(self, tag: str, rng: np.random.Generator) -> Row:
+        """A row of 30 s that may end within an utterance.
+
+        With times, of that only its start is said; without, the audio ends before it. So the real Whisper
+        learned it (Radford et al. 2022, section 3.1).
+        """
+        effects, space = self._effects(rng), _space(tag)
+        audio, segments = self._recording(tag, rng, effects.speed * N_SAMPLES)
+        audio, segments = effects.apply(audio)[:N_SAMPLES], faster(segments, effects.speed)
+        length_s = len(audio) / SAMPLE_RATE
+        whole = [one for one in segments if one[1] <= length_s]
+        begun = [start_s for start_s, _, _ in segments[len(whole) :] if start_s < length_s - _LEAST_CUT_S]
+        timestamped = rng.random() < self.curriculum.timestamped
+        if begun and not timestamped:
+            audio = audio[: int(begun[0] * SAMPLE_RATE)]
+        n_before = int(rng.integers(1, _MOST_BEFORE + 1)) if rng.random() < _CONTINUED else 0
+        return self.encoder.row(
+            audio,
+            space.join(text for _, _, text in whole),
+            tag,
+            whole if timestamped else (),
+            space.join(self._text(tag, rng) for _ in range(n_before)),
+            begun[0] if begun and timestamped else None,
+        )
+
+    def _recording(
+        self, tag: str, rng: np.random.Generator, n_samples: float
+    ) -> tuple[Samples, list[Segment]]:
+        """At least so many samples of utterances with pauses between, but no more than can be written."""
+        parts = [_silence(rng.uniform(0, _LEAD_S) if rng.random() < _CONTINUED else 0.0)]
+        segments: list[Segment] = []
+        position, n_tokens = len(parts[0]), 0
+        while position < n_samples:
+            audio, text = self._utterance(tag, rng)
+            n_tokens += len(self.encoder.tokenizer.encode(_space(tag) + text)) + 2
+            if n_tokens > _WINDOW_TOKENS:
+                break
+            segments.append(_placed(audio, text, position))
+            parts += [audio, _silence(rng.uniform(*_PAUSE_S))]
+            position += len(audio) + len(parts[-1])
+        return np.concatenate(parts), segments
+
+    def _effects(self, rng: np.random.Generator) -> Effects:
+        return (ROBUST if rng.random() < self.curriculum.perturbed else Condition()).draw(rng)
 
     def _text(self, tag: str, rng: np.random.Generator) -> str:
         recipe = self.curriculum
@@ -220,14 +276,29 @@ def joined(
         pause = _silence(rng.uniform(*_PAUSE_S) if segments else 0)
         if segments and position + len(pause) + len(audio) > 0.9 * N_SAMPLES:
             break
-        first, last = audible(audio)
         position += len(pause)
-        segments.append(((position + first) / SAMPLE_RATE, (position + last) / SAMPLE_RATE, text))
+        segments.append(_placed(audio, text, position))
         position += len(audio)
         parts += [pause, audio]
     if extend:
         parts.append(_silence(rng.uniform(0, 0.9 * N_SAMPLES - position) / SAMPLE_RATE * rng.random() ** 3))
     return np.concatenate(parts)[: int(0.9 * N_SAMPLES)], segments
+
+
+def faster(segments: Sequence[Segment], speed: float) -> list[Segment]:
+    """When each is audible if all is spoken so much faster."""
+    return [(start_s / speed, end_s / speed, text) for start_s, end_s, text in segments]
+
+
+def _placed(audio: Samples, text: str, position: int) -> Segment:
+    """When the speech in audio that begins at this sample is audible."""
+    first, last = audible(audio)
+    return (position + first) / SAMPLE_RATE, (position + last) / SAMPLE_RATE, text
+
+
+def _space(tag: str) -> str:
+    """What stands between two texts."""
+    return "" if language(tag).unit == "character" else " "
 
 
 def audible(audio: Samples) -> tuple[int, int]:

@@ -119,6 +119,20 @@ def test_text_of_a_language_without_spaces_starts_without_one() -> None:
     assert TOKENIZER.decode(ENCODER.row(toy_speech(0.5, 0), "kot", "zh").tokens) == "kot"
 
 
+def test_a_prompt_keeps_its_end_as_far_as_there_is_room() -> None:
+    audio, long = np.zeros(16000, np.float32), " ".join(f"wort{n}" for n in range(40))
+    row = ENCODER.row(audio, "ja", "pl", previous=long)
+    said_before = TOKENIZER.encode(f" {long}")
+    assert row.tokens[: row.n_prompt] == (
+        TOKENIZER.sot_prev,
+        *said_before[-19:],
+        *TOKENIZER.start_sequence("pl"),
+    )
+    whole = ENCODER.row(audio, "ja " * 9, "pl", previous=long)
+    assert len(whole.tokens) == 40
+    assert whole.tokens[0] == TOKENIZER.sot_prev
+
+
 def test_labels_are_the_following_tokens_and_leave_out_the_prompt() -> None:
     row = ENCODER.row(toy_speech(0.5, 0), "kot", "pl")
     batch = collate([row, ENCODER.row(toy_speech(0.4, 1), "ala ma kota", "pl")])

@@ -133,6 +133,42 @@ def test_no_row_is_longer_than_the_window() -> None:
     assert len(audio) <= 27 * SAMPLE_RATE and 1 <= len(segments) < 6
 
 
+def test_a_window_with_times_ends_with_the_start_of_what_it_cuts_off() -> None:
+    tokenizer, cut = toy_tokenizer(), 0
+    for index in range(4):
+        row = factory(windows=1.0, timestamped=1.0).row("pl", index)
+        times = [tokenizer.seconds(token) for token in row.tokens if tokenizer.is_timestamp(token)]
+        assert len(row.tokens) <= 448 and times == sorted(times)
+        if len(times) % 2:
+            cut += 1
+            assert [tokenizer.is_timestamp(token) for token in row.tokens[-3:]] == [True, True, False]
+            assert row.mel.shape[1] == 3000 and 0 < times[-1] < 30
+    assert cut
+
+
+def test_a_window_without_times_ends_before_what_it_would_cut_off() -> None:
+    tokenizer = toy_tokenizer()
+    for index in range(4):
+        timed = factory(windows=1.0, timestamped=1.0).row("pl", index)
+        plain = factory(windows=1.0).row("pl", index)
+        times = [tokenizer.seconds(token) for token in timed.tokens if tokenizer.is_timestamp(token)]
+        end_s = times[-1] if len(times) % 2 else timed.mel.shape[1] / 100
+        assert tokenizer.no_timestamps in plain.tokens
+        assert plain.mel.shape[1] / 100 == pytest.approx(end_s, abs=0.3)
+
+
+def test_half_of_the_windows_follow_others() -> None:
+    maker = factory(windows=1.0)
+    rows = [maker.row("it", index) for index in range(8)]
+    assert 0 < sum(row.tokens[0] == toy_tokenizer().sot_prev for row in rows) < 8
+
+
+def test_a_window_has_no_more_text_than_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lora_whisper.data.espeak.synthesise", lambda *_: np.ones(800, np.float32))
+    row = factory(windows=1.0, timestamped=1.0, perturbed=0.0).row("pl", 0)
+    assert 300 < len(row.tokens) <= 448 and row.mel.shape[1] < 3000
+
+
 def test_the_speaking_rate_can_be_set() -> None:
     plain, fast = (
         [factory(**shares).row("it", index).mel.shape[1] for index in range(5)]
