@@ -1,15 +1,17 @@
 """How well recordings in changing languages are transcribed: `python recipes/long_recordings.py`.
 
-Joins synthetic utterances of the test split with pauses, four languages taking turns, so that every time is
-known, and prints language, error rates, boundaries and memory of both ways of transcribing. The bare `mini`
-listens, so the speech is of the "general" domain; its error rate on the separate utterances is the yardstick.
+Joins synthetic utterances of the test split with pauses, so that every time is known: four languages taking
+turns, then one alone. Prints language, error rates, boundaries and memory of both ways of transcribing. Bare
+`mini` listens, so the speech is of the "general" domain; its error rate on separate utterances is the
+yardstick.
 """
 
 import argparse
 import json
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -28,7 +30,7 @@ from lora_whisper.decoding.by_speech import transcribe_by_speech
 from lora_whisper.decoding.clips import Clip
 from lora_whisper.decoding.longform import LongFormOptions
 from lora_whisper.decoding.sequential import transcribe_sequentially
-from lora_whisper.decoding.transcribe import LoraWhisper
+from lora_whisper.decoding.transcribe import LoraWhisper, Outcome
 from lora_whisper.decoding.transcript import Segment, Transcript, to_json
 from lora_whisper.evaluation.metrics import ErrorCounts, error_counts, units
 from lora_whisper.evaluation.normalizers import normalize
@@ -158,8 +160,23 @@ def _overlap_s(one: Segment, start_s: float, end_s: float) -> float:
     return max(0.0, min(one.end_s, end_s) - max(one.start_s, start_s))
 
 
+def measured(
+    transcribe: Callable[[], Iterator[Outcome]], said: Sequence[Spoken], spoken: Sequence[Word], place: Path
+) -> dict[str, float]:
+    """The figures of a transcript, which is kept at `place`, and the seconds it took."""
+    began = time.monotonic()
+    (outcome,) = transcribe()
+    if outcome.transcript is None:
+        raise RuntimeError(str(outcome.error))
+    figures = {"seconds": time.monotonic() - began} | report(outcome.transcript, said)
+    if errors := word_errors_s(outcome.transcript, spoken):
+        figures |= {"words": len(errors), "median_word_error_s": median(errors)}
+    write_text(place, to_json(outcome.transcript))
+    return figures
+
+
 def main() -> None:
-    """Make the recording, transcribe it in each way, print and keep the figures."""
+    """Make the recordings, transcribe them in each way, print and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=12)
     parser.add_argument("--seed", type=int, default=77)
@@ -168,38 +185,30 @@ def main() -> None:
     parser.add_argument("--only", help="one way, without the yardstick: for its memory")
     parser.add_argument("--out", type=Path, default=Path("runs/long"))
     options = parser.parse_args()
-    path = prepare_folder(options.out) / f"recording-{options.seed}.flac"
-    languages = options.languages.split(",")
-    said, spoken = recording(path, options.minutes, languages, options.seed)
+    folder, languages = prepare_folder(options.out), options.languages.split(",")
     asr, activity = LoraWhisper(options.backbone), SileroActivity()
-    found: dict[str, Any] = {}
-    if not options.only:
-        found["separate"] = {"cer": separate_cer(asr, path, said)}
-    ways = {
-        "by speech": lambda: transcribe_by_speech(
-            asr, [Clip(path)], activity, languages, LongFormOptions(words=True)
-        ),
-        "by speech, two languages tried": lambda: transcribe_by_speech(
-            asr, [Clip(path)], activity, languages, LongFormOptions(rescore=2)
-        ),
-        "sequential, first language": lambda: transcribe_sequentially(asr, [Clip(path)], languages),
+    by_speech = {
+        "by speech": LongFormOptions(words=True),
+        "by speech, two languages tried": LongFormOptions(rescore=2),
     }
-    for name, transcribe in ways.items():
-        if options.only not in (None, name):
-            continue
-        began = time.monotonic()
-        (outcome,) = transcribe()
-        if outcome.transcript is None:
-            raise RuntimeError(str(outcome.error))
-        seconds = time.monotonic() - began
-        found[name] = report(outcome.transcript, said) | {"seconds": seconds}
-        if errors := word_errors_s(outcome.transcript, spoken):
-            found[name] |= {"words": len(errors), "median_word_error_s": median(errors)}
-        write_text(
-            options.out / f"{name.replace(' ', '-').replace(',', '')}.json", to_json(outcome.transcript)
-        )
+    found: dict[str, Any] = {}
+    for name, spoken_in in {"many languages": languages, "one language": languages[:1]}.items():
+        path = folder / f"{name.replace(' ', '-')}-{options.seed}.flac"
+        said, spoken = recording(path, options.minutes, spoken_in, options.seed)
+        if not options.only:
+            found[f"{name}, separate"] = {"cer": separate_cer(asr, path, said)}
+        clips = [Clip(path)]
+        ways: dict[str, Callable[[], Iterator[Outcome]]] = {
+            way: partial(transcribe_by_speech, asr, clips, activity, languages, how)
+            for way, how in by_speech.items()
+        }
+        ways["sequential"] = partial(transcribe_sequentially, asr, clips, languages)
+        for way, transcribe in ways.items():
+            if options.only in (None, way):
+                place = path.with_name(f"{path.stem}-{way.replace(', ', '-').replace(' ', '-')}.json")
+                found[f"{name}, {way}"] = measured(transcribe, said, spoken, place)
     found["peak_memory_mib"] = peak_memory_bytes() / 2**20
-    write_json(options.out / "figures.json", found)
+    write_json(folder / "figures.json", found)
     print(json.dumps(found, indent=2))
 
 

@@ -2,10 +2,10 @@
 
 Seven stages: clean speech in sixteen languages until attention finds the audio; then any timbre, noise, echo,
 times, prompts and silence, eight languages covered well and eight thinly; then, twice, mostly rare words and
-names; then names above all; then windows of long recordings; at last names once more. They take half an hour
-on an H100 beside sixteen cores; two cores learn a fifth of all rows in six hours, without bf16 a twentieth
-(`--share`). Writes runs/mini/backbone, its loss curve, and its scores on speech of unseen voices and texts.
-To bundle it, copy that folder to lora_whisper/assets/mini and run
+names; then, twice, names above all; at last windows of long recordings. They take half an hour on an H100
+beside sixteen cores; two cores learn a fifth of all rows in six hours, without bf16 a twentieth (`--share`).
+Writes runs/mini/backbone, its loss curve, and its scores on speech of unseen voices and texts. To bundle it,
+copy that folder to lora_whisper/assets/mini and run
 `recipes/alignment_heads.py --write --backbone lora_whisper/assets/mini`.
 """
 
@@ -135,21 +135,6 @@ STAGES = (
     Stage(SPELLING, LEARNING),
     Stage(SPELLING, replace(LEARNING, epochs=1, schedule="linear")),  # other rows of it
     Stage(NAMES, REFINING),
-    Stage(  # full windows, cut off anywhere, after the text before
-        replace(
-            NAMES,
-            utterances=dict.fromkeys(WELL_COVERED, 480)
-            | {"fr": 1100, "en": 900}
-            | dict.fromkeys(THINLY_COVERED, 40),
-            joined=0.1,
-            windows=0.25,
-            timestamped=0.5,
-            prompted=0.1,
-            silent=0.02,
-            written=dict.fromkeys(THINLY_COVERED, 1) | {"el": 30, "ja": 40, "zh": 40},
-        ),
-        replace(REFINING, learning_rate=5e-4),
-    ),
     Stage(  # hardly any Greek and Japanese text, of which too much is known by now: letters are forgotten
         replace(
             NAMES,
@@ -160,6 +145,20 @@ STAGES = (
         ),
         replace(REFINING, learning_rate=2.5e-3, batch_s=30.0, optimizer="adamw"),
         learned="tokens",
+    ),
+    Stage(  # windows of long recordings, after the text before: late positions, which are hardly known by now
+        replace(
+            NAMES,
+            utterances=dict.fromkeys(WELL_COVERED, 320)
+            | {"fr": 400, "en": 400}
+            | dict.fromkeys(THINLY_COVERED, 25),
+            windows=1.0,
+            timestamped=0.6,
+            silent=0.01,
+            written=dict.fromkeys(THINLY_COVERED, 0),
+        ),
+        replace(REFINING, epochs=2, learning_rate=3e-3, batch_s=60.0, optimizer="adamw"),
+        learned="positions",
     ),
 )
 SHARE_OF_TWO_CORES = {True: 0.2, False: 0.05}

@@ -26,9 +26,10 @@ CHUNK = 250
 Samples = NDArray[np.float32]
 
 _MOST_JOINED = 6
-_MOST_BEFORE = 8  # texts before a window
+_MOST_BEFORE = 16  # texts before a window
 _WINDOW_TOKENS = 400  # of a window that is spoken fast; the rest is its prompt's
-_CONTINUED = 0.5  # of the windows, those that follow another
+_CONTINUED = 0.7  # of the windows, those that follow another
+_LAST = 0.5  # of the windows, those with which the recording ends
 _PAUSE_S = (0.1, 1.2)
 _LEAD_S = 1.5
 _LEAST_CUT_S = 0.2  # less of an utterance at the end of a window is not noticed
@@ -42,7 +43,7 @@ class Curriculum:
     Attributes:
         utterances: training rows of each language.
         joined: several utterances in a row, with pauses between.
-        windows: the next 30 s of a recording that goes on; half of them after the text before.
+        windows: the next 30 s of a recording, or what is left of it; most of them after the text before.
         words: random words instead of CLDR's entries, in the languages of `word_languages`.
         listed: of these, those written as lists of names instead of sentences.
         n_words: of how many most frequent words of a language they are.
@@ -172,13 +173,14 @@ class RowFactory:
         )
 
     def _window(self, tag: str, rng: np.random.Generator) -> Row:
-        """A row of 30 s that may end within an utterance.
+        """A row of at most 30 s that may end within an utterance.
 
         With times, of that only its start is said; without, the audio ends before it. So the real Whisper
         learned it (Radford et al. 2022, section 3.1).
         """
         effects, space = self._effects(rng), _space(tag)
-        audio, segments = self._recording(tag, rng, effects.speed * N_SAMPLES)
+        share = 0.9 * rng.random() if rng.random() < _LAST else effects.speed
+        audio, segments = self._recording(tag, rng, share * N_SAMPLES)
         audio, segments = effects.apply(audio)[:N_SAMPLES], faster(segments, effects.speed)
         length_s = len(audio) / SAMPLE_RATE
         whole = [one for one in segments if one[1] <= length_s]
@@ -200,7 +202,7 @@ class RowFactory:
         self, tag: str, rng: np.random.Generator, n_samples: float
     ) -> tuple[Samples, list[Segment]]:
         """At least so many samples of utterances with pauses between, but no more than can be written."""
-        parts = [_silence(rng.uniform(0, _LEAD_S) if rng.random() < _CONTINUED else 0.0)]
+        parts = [_silence(rng.uniform(0, _LEAD_S) * rng.integers(2))]
         segments: list[Segment] = []
         position, n_tokens = len(parts[0]), 0
         while position < n_samples:

@@ -21,9 +21,11 @@ AuxiliaryLoss = Callable[[Tensor, Batch], Tensor]
 """A further loss from the encoder output (B, S, D) of a track's rows, already weighted."""
 
 
-Learned = Literal["all", "layers", "tokens"]
+Learned = Literal["all", "layers", "tokens", "positions"]
 """What learns of a backbone: all weights; the matrices that LoRA adapts, without convolutions, norms, biases
-and embeddings; the embedding of the tokens."""
+and embeddings; the embedding of the tokens; that of their positions."""
+
+EMBEDDINGS = {"tokens": "decoder.token_embedding.weight", "positions": "decoder.positional_embedding"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +82,7 @@ def full(
         layers = [path for path, module in model.named_modules() if isinstance(module, Linear)]
         parameters = {f"{path}.weight": parameters[f"{path}.weight"] for path in layers}
     else:
-        name = "decoder.token_embedding.weight"
+        name = EMBEDDINGS[learned]
         parameters = {name: parameters[name]}
     if auxiliary is not None:
         parameters |= {f"auxiliary.{name}": p for name, p in auxiliary.named_parameters()}

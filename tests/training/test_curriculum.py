@@ -133,7 +133,8 @@ def test_no_row_is_longer_than_the_window() -> None:
     assert len(audio) <= 27 * SAMPLE_RATE and 1 <= len(segments) < 6
 
 
-def test_a_window_with_times_ends_with_the_start_of_what_it_cuts_off() -> None:
+def test_a_window_with_times_ends_with_the_start_of_what_it_cuts_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lora_whisper.training.curriculum._LAST", 0.0)
     tokenizer, cut = toy_tokenizer(), 0
     for index in range(4):
         row = factory(windows=1.0, timestamped=1.0).row("pl", index)
@@ -146,7 +147,8 @@ def test_a_window_with_times_ends_with_the_start_of_what_it_cuts_off() -> None:
     assert cut
 
 
-def test_a_window_without_times_ends_before_what_it_would_cut_off() -> None:
+def test_a_window_without_times_ends_before_what_it_would_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lora_whisper.training.curriculum._LAST", 0.0)
     tokenizer = toy_tokenizer()
     for index in range(4):
         timed = factory(windows=1.0, timestamped=1.0).row("pl", index)
@@ -157,15 +159,17 @@ def test_a_window_without_times_ends_before_what_it_would_cut_off() -> None:
         assert plain.mel.shape[1] / 100 == pytest.approx(end_s, abs=0.3)
 
 
-def test_half_of_the_windows_follow_others() -> None:
+def test_most_windows_follow_others_and_some_are_the_last() -> None:
     maker = factory(windows=1.0)
-    rows = [maker.row("it", index) for index in range(8)]
-    assert 0 < sum(row.tokens[0] == toy_tokenizer().sot_prev for row in rows) < 8
+    rows = [maker.row("it", index) for index in range(12)]
+    assert 4 < sum(row.tokens[0] == toy_tokenizer().sot_prev for row in rows) < 12
+    assert 0 < sum(row.mel.shape[1] < 2500 for row in rows) < 12
 
 
 def test_a_window_has_no_more_text_than_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lora_whisper.data.espeak.synthesise", lambda *_: np.ones(800, np.float32))
-    row = factory(windows=1.0, timestamped=1.0, perturbed=0.0).row("pl", 0)
+    monkeypatch.setattr("lora_whisper.training.curriculum._LAST", 0.0)
+    row = factory(windows=1.0, timestamped=1.0).row("pl", 0)
     assert 300 < len(row.tokens) <= 448 and row.mel.shape[1] < 3000
 
 
