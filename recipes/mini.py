@@ -146,19 +146,18 @@ STAGES = (
         replace(REFINING, learning_rate=2.5e-3, batch_s=30.0, optimizer="adamw"),
         learned="tokens",
     ),
-    Stage(  # windows of long recordings, after the text before: late positions, which are hardly known by now
+    Stage(  # windows of long recordings, after the text before: how to read on, which clips hardly teach
         replace(
             NAMES,
-            utterances=dict.fromkeys(WELL_COVERED, 320)
-            | {"fr": 400, "en": 400}
-            | dict.fromkeys(THINLY_COVERED, 25),
-            windows=1.0,
+            utterances=dict.fromkeys(WELL_COVERED, 300)
+            | {"fr": 360, "en": 360}
+            | dict.fromkeys(THINLY_COVERED, 20),
+            windows=0.9,
             timestamped=0.6,
-            silent=0.01,
-            written=dict.fromkeys(THINLY_COVERED, 0),
+            written=dict.fromkeys(THINLY_COVERED, 1) | {"da": 2, "el": 6, "ja": 6, "zh": 8},
         ),
-        replace(REFINING, epochs=2, learning_rate=3e-3, batch_s=60.0, optimizer="adamw"),
-        learned="positions",
+        replace(REFINING, batch_s=90.0),
+        learned="decoder",
     ),
 )
 SHARE_OF_TWO_CORES = {True: 0.2, False: 0.05}
