@@ -1,12 +1,11 @@
 """Make the bundled backbone `mini` from nothing: `python recipes/mini.py` (resumable).
 
-Seven stages: clean speech in sixteen languages until attention finds the audio; then any timbre, noise, echo,
+Six stages: clean speech in sixteen languages until attention finds the audio; then any timbre, noise, echo,
 times, prompts and silence, eight languages covered well and eight thinly; then, twice, mostly rare words and
-names; then, twice, names above all; at last windows of long recordings. They take half an hour on an H100
-beside sixteen cores; two cores learn a fifth of all rows in six hours, without bf16 a twentieth (`--share`).
-Writes runs/mini/backbone, its loss curve, and its scores on speech of unseen voices and texts. To bundle it,
-copy that folder to lora_whisper/assets/mini and run
-`recipes/alignment_heads.py --write --backbone lora_whisper/assets/mini`.
+names; at last, twice, names above all. They take half an hour on an H100 beside sixteen cores; two cores
+learn a fifth of all rows in six hours, without bf16 a twentieth (`--share`). Writes runs/mini/backbone, its
+loss curve, and its scores on speech of unseen voices and texts. To bundle it, copy that folder to
+lora_whisper/assets/mini and run `recipes/alignment_heads.py --write --backbone lora_whisper/assets/mini`.
 """
 
 import argparse
@@ -145,19 +144,6 @@ STAGES = (
         ),
         replace(REFINING, learning_rate=2.5e-3, batch_s=30.0, optimizer="adamw"),
         learned="tokens",
-    ),
-    Stage(  # windows of long recordings, after the text before: how to read on, which clips hardly teach
-        replace(
-            NAMES,
-            utterances=dict.fromkeys(WELL_COVERED, 300)
-            | {"fr": 360, "en": 360}
-            | dict.fromkeys(THINLY_COVERED, 20),
-            windows=0.9,
-            timestamped=0.6,
-            written=dict.fromkeys(THINLY_COVERED, 1) | {"da": 2, "el": 6, "ja": 6, "zh": 8},
-        ),
-        replace(REFINING, batch_s=90.0),
-        learned="decoder",
     ),
 )
 SHARE_OF_TWO_CORES = {True: 0.2, False: 0.05}

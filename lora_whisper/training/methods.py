@@ -21,11 +21,9 @@ AuxiliaryLoss = Callable[[Tensor, Batch], Tensor]
 """A further loss from the encoder output (B, S, D) of a track's rows, already weighted."""
 
 
-Learned = Literal["all", "layers", "tokens", "decoder"]
+Learned = Literal["all", "layers", "tokens"]
 """What learns of a backbone: all weights; the matrices that LoRA adapts, without convolutions, norms, biases
-and embeddings; the embedding of the tokens; the rest of the decoder."""
-
-TOKENS = "decoder.token_embedding.weight"
+and embeddings; the embedding of the tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +79,9 @@ def full(
     elif learned == "layers":
         layers = [path for path, module in model.named_modules() if isinstance(module, Linear)]
         parameters = {f"{path}.weight": parameters[f"{path}.weight"] for path in layers}
-    elif learned == "tokens":
-        parameters = {TOKENS: parameters[TOKENS]}
     else:
-        rest = [name for name in parameters if name.startswith("decoder.") and name != TOKENS]
-        parameters = {name: parameters[name] for name in rest}
+        name = "decoder.token_embedding.weight"
+        parameters = {name: parameters[name]}
     if auxiliary is not None:
         parameters |= {f"auxiliary.{name}": p for name, p in auxiliary.named_parameters()}
     for parameter in parameters.values():

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 from toy_whisper import toy_tokenizer
 
 from lora_whisper.data.batching import RowEncoder, collate
@@ -78,18 +77,11 @@ def test_a_stage_starts_from_the_weights_of_the_one_before_and_finished_stages_a
         torch.testing.assert_close(weight, heads[0][name], atol=1e-6, rtol=0)
 
 
-def test_a_stage_may_learn_a_part_of_the_decoder(tmp_path: Path) -> None:
+def test_a_stage_may_learn_the_tokens_alone(tmp_path: Path) -> None:
     first = pretrain(RECIPE, [STAGE], tmp_path).model.state_dict()
-    tokens, decoder = replace(STAGE, learned="tokens"), replace(STAGE, learned="decoder")
-    second = pretrain(RECIPE, [STAGE, tokens], tmp_path).model.state_dict()
-    third = pretrain(RECIPE, [STAGE, tokens, decoder], tmp_path).model.state_dict()
-
-    def learned(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
-        return {name for name in before if not torch.equal(before[name].half(), after[name].half())}
-
-    of_decoder = {name for name in first if name.startswith("decoder.")}
-    assert learned(first, second) == {"decoder.token_embedding.weight"}
-    assert learned(second, third) == of_decoder - {"decoder.token_embedding.weight"}
+    second = pretrain(RECIPE, [STAGE, replace(STAGE, learned="tokens")], tmp_path).model.state_dict()
+    learned = [name for name, weight in second.items() if not torch.equal(weight.half(), first[name].half())]
+    assert learned == ["decoder.token_embedding.weight"]
     heads = [load_file(tmp_path / f"stage-{number}" / "ctc.safetensors") for number in (1, 2)]
     assert all(torch.equal(weight, heads[0][name]) for name, weight in heads[1].items())
 
