@@ -152,6 +152,11 @@ class Language:
     unit: Literal["word", "character"]
     parent: str | None
 
+    @property
+    def space(self) -> str:
+        """What stands between two texts, and before one, as Whisper writes it."""
+        return "" if self.unit == "character" else " "
+
 
 @lru_cache(maxsize=1024)
 def normalize_tag(tag: str) -> str:

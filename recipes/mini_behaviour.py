@@ -93,7 +93,7 @@ def main() -> None:
         "… with silence around": {"extended": 1.0},
         "… in noise, echo, other channels": {"perturbed": 1.0},
         "… 2 to 6 utterances up to 27 s": {"joined": 1.0},
-        "… windows of a recording, most after the text before": {"windows": 1.0},
+        "… windows of a recording, half of them full, most after the text before": {"windows": 1.0},
         "… with timestamps, as far as the window goes": {"windows": 1.0, "timestamped": 1.0},
     }.items():
         share = accuracy(backbone, rows(replace(PLAIN, **change), encoder))  # type: ignore[arg-type]

@@ -192,7 +192,7 @@ class RowEncoder:
             ManifestError: the text has more tokens than the decoder can hold.
         """
         tokenizer = self.tokenizer
-        space = "" if language(token_language).unit == "character" else " "  # as Whisper writes them
+        space = language(token_language).space
         start = tokenizer.start_sequence(token_language, timestamps=bool(segments))
         content: list[int] = [] if segments else tokenizer.encode(space + text.strip())
         for start_s, end_s, words in segments:
@@ -200,7 +200,10 @@ class RowEncoder:
             content += [tokenizer.timestamp(start_s), *said, tokenizer.timestamp(end_s)]
         if segments and unfinished_s is not None:
             content.append(tokenizer.timestamp(unfinished_s))
-        room = min(self.max_tokens // 2 - 1, self.max_tokens - len(start) - len(content) - 2)
+        free = (
+            self.max_tokens - len(start) - len(content) - 2
+        )  # but for the tokens before the prompt and at the end
+        room = min(self.max_tokens // 2 - 1, free)
         said_before = tokenizer.encode(space + previous.strip())[-room:] if previous and room > 0 else []
         past = [tokenizer.sot_prev, *said_before] if said_before else []
         tokens = (*past, *start, *content, tokenizer.eot)

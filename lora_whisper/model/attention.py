@@ -110,7 +110,7 @@ def _written_out(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None)
     return scores.softmax(-1) @ value
 
 
-def _one_by_one(query: Tensor, key: Tensor, value: Tensor, stretches: Sequence[Stretch]) -> Tensor:
+def _fused(query: Tensor, key: Tensor, value: Tensor, stretches: Sequence[Stretch]) -> Tensor:
     """The fused kernel, for stretches of one length that follow each other at once: (n, H, length, D/H)."""
     lengths = (own.stop - own.start for own in stretches)
     alike = [(length, len(list(run))) for length, run in groupby(lengths)]
@@ -138,7 +138,7 @@ def _in_parts(query: Tensor, key: Tensor, value: Tensor, stretches: Sequence[Str
 
 
 def _forwards(query: Tensor, key: Tensor, value: Tensor, stretches: Sequence[Stretch]) -> Tensor:
-    way = _in_parts if _rounded(query) and not _has_tiles() else _one_by_one
+    way = _in_parts if _rounded(query) and not _has_tiles() else _fused
     return way(query, key, value, stretches)
 
 

@@ -166,7 +166,7 @@ class RowFactory:
         audio, segments = effects.apply(audio)[:N_SAMPLES], faster(segments, effects.speed)
         return self.encoder.row(
             audio,
-            _space(tag).join(text for _, _, text in segments),
+            language(tag).space.join(text for _, _, text in segments),
             tag,
             segments if rng.random() < recipe.timestamped else (),
             self._text(tag, rng) if rng.random() < recipe.prompted else "",
@@ -178,7 +178,7 @@ class RowFactory:
         With times, of that only its start is said; without, the audio ends before it. So the real Whisper
         learned it (Radford et al. 2022, section 3.1).
         """
-        effects, space = self._effects(rng), _space(tag)
+        effects, space = self._effects(rng), language(tag).space
         share = 0.9 * rng.random() if rng.random() < _LAST else effects.speed
         audio, segments = self._recording(tag, rng, share * N_SAMPLES)
         audio, segments = effects.apply(audio)[:N_SAMPLES], faster(segments, effects.speed)
@@ -207,7 +207,7 @@ class RowFactory:
         position, n_tokens = len(parts[0]), 0
         while position < n_samples:
             audio, text = self._utterance(tag, rng)
-            n_tokens += len(self.encoder.tokenizer.encode(_space(tag) + text)) + 2
+            n_tokens += len(self.encoder.tokenizer.encode(language(tag).space + text)) + 2
             if n_tokens > _WINDOW_TOKENS:
                 break
             segments.append(_placed(audio, text, position))
@@ -296,11 +296,6 @@ def _placed(audio: Samples, text: str, position: int) -> Segment:
     """When the speech in audio that begins at this sample is audible."""
     first, last = audible(audio)
     return (position + first) / SAMPLE_RATE, (position + last) / SAMPLE_RATE, text
-
-
-def _space(tag: str) -> str:
-    """What stands between two texts."""
-    return "" if language(tag).unit == "character" else " "
 
 
 def audible(audio: Samples) -> tuple[int, int]:

@@ -11,8 +11,8 @@ from torch import Tensor
 from lora_whisper.model.attention import (
     FEW_QUERIES,
     SCORES_AT_ONCE,
+    _fused,
     _in_parts,
-    _one_by_one,
     _parts,
     attention,
     attention_within,
@@ -55,7 +55,7 @@ def test_outputs_and_gradients_are_those_of_float32(n_queries: int, masked: bool
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("lengths", [(130, 1, 40), (57, 57, 57), (171,)])
+@pytest.mark.parametrize("lengths", [(130, 1, 40), (57, 57, 57), (30, 30, 1, 55, 55), (171,)])
 def test_stretches_look_at_themselves(dtype: torch.dtype, lengths: tuple[int, ...]) -> None:
     edges = [0, *accumulate(lengths)]
     stretches = [slice(*ends) for ends in pairwise(edges)]
@@ -67,7 +67,7 @@ def test_stretches_look_at_themselves(dtype: torch.dtype, lengths: tuple[int, ..
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("way", [_in_parts, _one_by_one])
+@pytest.mark.parametrize("way", [_in_parts, _fused])
 def test_both_ways_forwards_look_at_the_own_stretch_only(way: Callable[..., Tensor]) -> None:
     low = [each[:1] for each in tensors(171, 171)]
     stretches = [slice(0, 130), slice(130, 131), slice(131, 171)]

@@ -68,7 +68,7 @@ def _entry(cut: Mapping[str, Any], language: str | None, root: Path) -> Entry:
         raise UsageError(f"several languages: {', '.join(sorted(tags))}")
     tag = tags.pop()
     pieces = tuple(_piece(part) for part in supervisions)
-    space = "" if about(tag).unit == "character" else " "
+    space = about(tag).space
     speakers = {part.get("speaker") for part in supervisions}
     genders = {gender_of(str(part.get("gender") or "")) for part in supervisions}
     return Entry(
