@@ -200,9 +200,7 @@ class RowEncoder:
             content += [tokenizer.timestamp(start_s), *said, tokenizer.timestamp(end_s)]
         if segments and unfinished_s is not None:
             content.append(tokenizer.timestamp(unfinished_s))
-        free = (
-            self.max_tokens - len(start) - len(content) - 2
-        )  # but for the tokens before the prompt and at the end
+        free = self.max_tokens - len(start) - len(content) - 2  # one token before the prompt, one at the end
         room = min(self.max_tokens // 2 - 1, free)
         said_before = tokenizer.encode(space + previous.strip())[-room:] if previous and room > 0 else []
         past = [tokenizer.sot_prev, *said_before] if said_before else []

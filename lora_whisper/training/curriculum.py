@@ -18,6 +18,7 @@ from lora_whisper.data.domains import find_domain
 from lora_whisper.data.texts import TextSource, stable_hash
 from lora_whisper.data.voices import draw_timbre, draw_voice
 from lora_whisper.data.words import listing, mingled, naming, roll, sentence
+from lora_whisper.errors import UsageError
 from lora_whisper.languages import language
 
 CHUNK = 250
@@ -132,10 +133,15 @@ class RowFactory:
             torch.set_num_threads(n_threads)
 
     def first_text(self, tag: str, index: int) -> str:
-        """What row `index` of a language says first: all of it, unless utterances are joined in it."""
+        """What row `index` of a language says first: all of it, unless utterances are joined in it.
+
+        Raises:
+            UsageError: rows may be windows, whose length decides what is said.
+        """
+        if self.curriculum.windows:
+            raise UsageError("the first text of a window is not known without its speech")
         rng = self._generator(tag, index)
-        if not self._is_window(rng):
-            self._count(rng)
+        self._count(rng)
         return self._text(tag, rng)
 
     def _generator(self, tag: str, index: int) -> np.random.Generator:
