@@ -1,7 +1,8 @@
 """How `mini` spells words by how often its training had them: `python recipes/mini_words.py` (minutes).
 
-Texts of the rows of recipes/mini.py are drawn anew, without speech, and their words counted; of joined rows
-the first utterance counts. Then letters of test speech with new words are compared one by one.
+Texts of the rows of recipes/mini.py are drawn anew, without speech, and their words counted; of joined
+rows and of windows the first utterance counts. Then letters of test speech with new words are compared one
+by one.
 """
 
 import argparse

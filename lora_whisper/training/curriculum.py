@@ -18,7 +18,6 @@ from lora_whisper.data.domains import find_domain
 from lora_whisper.data.texts import TextSource, stable_hash
 from lora_whisper.data.voices import draw_timbre, draw_voice
 from lora_whisper.data.words import listing, mingled, naming, roll, sentence
-from lora_whisper.errors import UsageError
 from lora_whisper.languages import language
 
 CHUNK = 250
@@ -133,15 +132,9 @@ class RowFactory:
             torch.set_num_threads(n_threads)
 
     def first_text(self, tag: str, index: int) -> str:
-        """What row `index` of a language says first: all of it, unless utterances are joined in it.
-
-        Raises:
-            UsageError: rows may be windows, whose length decides what is said.
-        """
-        if self.curriculum.windows:
-            raise UsageError("the first text of a window is not known without its speech")
+        """What row `index` of a language says first: all of it, unless it has several utterances."""
         rng = self._generator(tag, index)
-        self._count(rng)
+        _ = self._place(rng) if self._is_window(rng) else self._count(rng)
         return self._text(tag, rng)
 
     def _generator(self, tag: str, index: int) -> np.random.Generator:
@@ -153,6 +146,12 @@ class RowFactory:
 
     def _is_window(self, rng: np.random.Generator) -> bool:
         return self.curriculum.windows > 0 and rng.random() < self.curriculum.windows
+
+    def _place(self, rng: np.random.Generator) -> tuple[Effects, float, Samples]:
+        """Of a window: its conditions, least number of samples before them, and the silence at its start."""
+        effects = self._effects(rng)
+        share = 0.9 * rng.random() if rng.random() < _LAST else effects.speed
+        return effects, share * N_SAMPLES, _silence(rng.uniform(0, _LEAD_S) * rng.integers(2))
 
     def _row(self, tag: str, index: int) -> Row:
         rng = self._generator(tag, index)
@@ -184,9 +183,8 @@ class RowFactory:
         With times, of that only its start is said; without, the audio ends before it. So the real Whisper
         learned it (Radford et al. 2022, section 3.1).
         """
-        effects, space = self._effects(rng), language(tag).space
-        share = 0.9 * rng.random() if rng.random() < _LAST else effects.speed
-        audio, segments = self._recording(tag, rng, share * N_SAMPLES)
+        (effects, n_samples, lead), space = self._place(rng), language(tag).space
+        audio, segments = self._recording(tag, rng, n_samples, lead)
         audio, segments = effects.apply(audio)[:N_SAMPLES], faster(segments, effects.speed)
         length_s = len(audio) / SAMPLE_RATE
         whole = [one for one in segments if one[1] <= length_s]
@@ -205,12 +203,12 @@ class RowFactory:
         )
 
     def _recording(
-        self, tag: str, rng: np.random.Generator, n_samples: float
+        self, tag: str, rng: np.random.Generator, n_samples: float, lead: Samples
     ) -> tuple[Samples, list[Segment]]:
-        """At least so many samples of utterances with pauses between, but no more than can be written."""
-        parts = [_silence(rng.uniform(0, _LEAD_S) * rng.integers(2))]
+        """So many samples or more of utterances with pauses between, but no more than can be written."""
+        parts = [lead]
         segments: list[Segment] = []
-        position, n_tokens = len(parts[0]), 0
+        position, n_tokens = len(lead), 0
         while position < n_samples:
             audio, text = self._utterance(tag, rng)
             n_tokens += len(self.encoder.tokenizer.encode(language(tag).space + text)) + 2

@@ -5,7 +5,6 @@ from toy_whisper import toy_tokenizer
 
 from lora_whisper.audio import SAMPLE_RATE
 from lora_whisper.data.batching import Row, RowEncoder
-from lora_whisper.errors import UsageError
 from lora_whisper.training.curriculum import Curriculum, RowFactory, audible, joined, row_makers
 
 COUNTS = {"pl": 3, "it": 3}
@@ -84,9 +83,12 @@ def test_the_first_text_of_a_row_is_known_without_its_speech() -> None:
         assert maker.first_text("pl", index) == said
 
 
-def test_the_first_text_of_a_window_is_not_guessed() -> None:
-    with pytest.raises(UsageError, match="window"):
-        factory(windows=0.1).first_text("pl", 0)
+def test_the_first_text_of_a_window_is_known_without_its_speech() -> None:
+    maker = factory(windows=1.0, perturbed=0.5)
+    for index in range(6):
+        tokens = list(maker.row("pl", index).tokens)
+        said = toy_tokenizer().decode(tokens[tokens.index(toy_tokenizer().no_timestamps) + 1 : -1])
+        assert said.strip().startswith(maker.first_text("pl", index).strip())
 
 
 def test_shares_of_lists_and_sentences_have_proper_names(monkeypatch: pytest.MonkeyPatch) -> None:
