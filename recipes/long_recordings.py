@@ -191,6 +191,10 @@ def main() -> None:
         "by speech": LongFormOptions(words=True),
         "by speech, two languages tried": LongFormOptions(rescore=2),
     }
+    sequential = {
+        "sequential": LongFormOptions(),
+        "sequential, without the text before": LongFormOptions(previous_text=False),
+    }
     found: dict[str, Any] = {}
     for name, spoken_in in {"many languages": languages, "one language": languages[:1]}.items():
         path = folder / f"{name.replace(' ', '-')}-{options.seed}.flac"
@@ -202,7 +206,8 @@ def main() -> None:
             way: partial(transcribe_by_speech, asr, clips, activity, languages, how)
             for way, how in by_speech.items()
         }
-        ways["sequential"] = partial(transcribe_sequentially, asr, clips, languages)
+        for way, how in sequential.items():
+            ways[way] = partial(transcribe_sequentially, asr, clips, languages, how)
         for way, transcribe in ways.items():
             if options.only in (None, way):
                 place = path.with_name(f"{path.stem}-{way.replace(', ', '-').replace(' ', '-')}.json")

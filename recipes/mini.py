@@ -1,10 +1,11 @@
 """Make the bundled backbone `mini` from nothing: `python recipes/mini.py` (resumable).
 
-Six stages: clean speech in sixteen languages until attention finds the audio; then any timbre, noise, echo,
+Eight stages: clean speech in sixteen languages until attention finds the audio; then any timbre, noise, echo,
 times, prompts and silence, eight languages covered well and eight thinly; then, twice, mostly rare words and
-names; at last, twice, names above all. They take half an hour on an H100 beside sixteen cores; two cores
-learn a fifth of all rows in six hours, without bf16 a twentieth (`--share`). Writes runs/mini/backbone, its
-loss curve, and its scores on speech of unseen voices and texts. To bundle it, copy that folder to
+names; then, twice, names above all; at last, twice, windows of recordings full of speech, after long prompts.
+The first five took half an hour on an H100 beside sixteen cores, the last two an hour and a half on two. Two
+cores learn a fifth of all rows in six hours, without bf16 a twentieth (`--share`). Writes runs/mini/backbone,
+its loss curve, and its scores on speech of unseen voices and texts. To bundle it, copy that folder to
 lora_whisper/assets/mini and run `recipes/alignment_heads.py --write --backbone lora_whisper/assets/mini`.
 """
 
@@ -101,6 +102,15 @@ NAMES = replace(
     written=dict.fromkeys(THINLY_COVERED, 2) | {"el": 90, "ja": 200, "zh": 260},
 )
 """What the last stages hear: names above all, most of them French and English, the hardest to spell."""
+WINDOWS = replace(
+    NAMES,
+    utterances={tag: count // 7 for tag, count in NAMES.utterances.items()},
+    windows=0.4,
+    timestamped=0.4,
+    prompted=0.15,
+    written=dict.fromkeys(THINLY_COVERED, 1) | {"el": 6, "ja": 14, "zh": 18},
+)
+"""What teaches recordings of any length: windows full of speech, cut off anywhere, after long prompts."""
 STAGES = (
     Stage(  # clean speech: attention finds the audio
         Curriculum(
@@ -144,6 +154,17 @@ STAGES = (
         ),
         replace(REFINING, learning_rate=2.5e-3, batch_s=30.0, optimizer="adamw"),
         learned="tokens",
+    ),
+    Stage(WINDOWS, REFINING),
+    Stage(  # other rows of it, more of them windows
+        replace(
+            WINDOWS,
+            utterances={tag: count // 12 for tag, count in NAMES.utterances.items()},
+            windows=0.5,
+            timestamped=0.5,
+            written=dict.fromkeys(THINLY_COVERED, 1) | {"el": 20, "ja": 12, "zh": 14},
+        ),
+        REFINING,
     ),
 )
 SHARE_OF_TWO_CORES = {True: 0.2, False: 0.05}

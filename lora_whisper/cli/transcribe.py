@@ -46,6 +46,7 @@ class SearchOptions:
     timestamps: bool
     words: bool
     prompt: str
+    forget: bool
     pack: float
     rescore: int
     unknown: Any
@@ -60,6 +61,8 @@ class SearchOptions:
         from lora_whisper.decoding.longform import LongFormOptions
         from lora_whisper.decoding.search import DecodingOptions
 
+        if self.forget and self.cut != "sequential":
+            raise UsageError("--no-previous-text needs --cut sequential; elsewhere there is no text before")
         if self.rescore < 1 or self.pack < 0:
             raise UsageError("--rescore must be 1 or more, and --pack 0 or more seconds")
         return LongFormOptions(
@@ -68,6 +71,7 @@ class SearchOptions:
             rescore=self.rescore,
             unknown=self.unknown,
             words=self.words,
+            previous_text=not self.forget,
             initial_prompt=self.prompt,
         )
 
@@ -86,6 +90,12 @@ search_options = gathered(
     click.option("--timestamps", is_flag=True, help="Segments by Whisper's timestamps, within each window."),
     click.option("--words", is_flag=True, help="The time of each word, in JSON."),
     click.option("--prompt", default="", help="Text to go before what is said: names, spelling, style."),
+    click.option(
+        "--no-previous-text",
+        "forget",
+        is_flag=True,
+        help="With --cut sequential, hear each window without the text before it, whose errors may spread.",
+    ),
     click.option(
         "--pack",
         type=float,

@@ -70,6 +70,23 @@ def test_options_go_with_each_way_of_cutting(lora: Lora, spoken: Path, cut: str,
     assert out.startswith("start\tend\ttext\tlanguage\n")
 
 
+def test_windows_can_be_heard_without_the_text_before(
+    lora: Lora, spoken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lora_whisper.decoding import sequential
+
+    heard: list[bool] = []
+    real = sequential.transcribe_sequentially
+    monkeypatch.setattr(
+        sequential,
+        "transcribe_sequentially",
+        lambda *given: heard.append(given[3].previous_text) or real(*given),
+    )
+    command = ("transcribe", spoken, "--backbone", "mini", "--language", "en", "--cut", "sequential")
+    assert lora(*command)[0] == lora(*command, "--no-previous-text")[0] == 0
+    assert heard == [True, False]
+
+
 def test_folders_and_patterns(lora: Lora, speech_folder: Path, tiny_backbone_folder: Path) -> None:
     common = ("--backbone", tiny_backbone_folder, "--language", "pl", "--json")
     folder = json.loads(lora("transcribe", speech_folder, *common)[1])
@@ -112,6 +129,7 @@ def test_a_stopped_batch_goes_on(
         (["--rescore", "0", "--cut", "speech"], "--rescore"),
         (["--beams", "0"], "beams"),
         (["--prompt", "x"], "--cut"),
+        (["--no-previous-text", "--cut", "speech"], "--cut sequential"),
         (["--cut", "speech", "--vad", "none.onnx"], "none.onnx"),
     ],
 )
