@@ -101,7 +101,7 @@ NAMES = replace(
     named=0.65,
     written=dict.fromkeys(THINLY_COVERED, 2) | {"el": 90, "ja": 200, "zh": 260},
 )
-"""What the last stages hear: names above all, most of them French and English, the hardest to spell."""
+"""What stages 5 and 6 hear: names above all, most of them French and English, the hardest to spell."""
 WINDOWS = replace(
     NAMES,
     utterances={tag: count // 7 for tag, count in NAMES.utterances.items()},
