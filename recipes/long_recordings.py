@@ -191,9 +191,12 @@ def main() -> None:
         "by speech": LongFormOptions(words=True),
         "by speech, two languages tried": LongFormOptions(rescore=2),
     }
+    alone = LongFormOptions(previous_text=False)
     sequential = {
-        "sequential": LongFormOptions(),
-        "sequential, without the text before": LongFormOptions(previous_text=False),
+        "sequential": (LongFormOptions(), None),
+        "sequential, without the text before": (alone, None),
+        "sequential, following speech": (LongFormOptions(), activity),
+        "sequential, following speech, without the text before": (alone, activity),
     }
     found: dict[str, Any] = {}
     for name, spoken_in in {"many languages": languages, "one language": languages[:1]}.items():
@@ -206,8 +209,8 @@ def main() -> None:
             way: partial(transcribe_by_speech, asr, clips, activity, languages, how)
             for way, how in by_speech.items()
         }
-        for way, how in sequential.items():
-            ways[way] = partial(transcribe_sequentially, asr, clips, languages, how)
+        for way, (how, followed) in sequential.items():
+            ways[way] = partial(transcribe_sequentially, asr, clips, languages, how, followed)
         for way, transcribe in ways.items():
             if options.only in (None, way):
                 place = path.with_name(f"{path.stem}-{way.replace(', ', '-').replace(' ', '-')}.json")

@@ -25,6 +25,7 @@ from lora_whisper.files import prepare_folder, write_text
 from lora_whisper.languages import normalize_tag
 
 if TYPE_CHECKING:
+    from lora_whisper.decoding.activity import Activity
     from lora_whisper.decoding.clips import Clip
     from lora_whisper.decoding.longform import LongFormOptions
     from lora_whisper.decoding.transcribe import LoraWhisper, Outcome
@@ -47,6 +48,7 @@ class SearchOptions:
     words: bool
     prompt: str
     forget: bool
+    follow: bool
     pack: float
     rescore: int
     unknown: Any
@@ -63,6 +65,8 @@ class SearchOptions:
 
         if self.forget and self.cut != "sequential":
             raise UsageError("--no-previous-text needs --cut sequential; elsewhere there is no text before")
+        if self.follow and self.cut != "sequential":
+            raise UsageError("--follow-speech needs --cut sequential; --cut speech does it anyway")
         if self.rescore < 1 or self.pack < 0:
             raise UsageError("--rescore must be 1 or more, and --pack 0 or more seconds")
         return LongFormOptions(
@@ -74,6 +78,17 @@ class SearchOptions:
             previous_text=not self.forget,
             initial_prompt=self.prompt,
         )
+
+    def activity(self) -> "Activity":
+        """What tells speech from everything else.
+
+        Raises:
+            MissingExtra: the extra `vad` is not installed.
+            CheckpointError: the file cannot be used.
+        """
+        from lora_whisper.decoding.activity import SileroActivity
+
+        return SileroActivity(self.vad)
 
 
 search_options = gathered(
@@ -95,6 +110,13 @@ search_options = gathered(
         "forget",
         is_flag=True,
         help="With --cut sequential, hear each window without the text before it, whose errors may spread.",
+    ),
+    click.option(
+        "--follow-speech",
+        "follow",
+        is_flag=True,
+        help="With --cut sequential, leave no speech out that a text breaks off before, and do not listen to "
+        "silence (needs the vad extra).",
     ),
     click.option(
         "--pack",
@@ -216,14 +238,14 @@ def _outcomes(
 ) -> "Iterator[Outcome]":
     """What becomes of each clip, cut as asked."""
     if search.cut == "speech":
-        from lora_whisper.decoding.activity import SileroActivity
         from lora_whisper.decoding.by_speech import transcribe_by_speech
 
-        return transcribe_by_speech(asr, clips, SileroActivity(search.vad), candidates or None, longform)
+        return transcribe_by_speech(asr, clips, search.activity(), candidates or None, longform)
     if search.cut == "sequential":
         from lora_whisper.decoding.sequential import transcribe_sequentially
 
-        return transcribe_sequentially(asr, clips, candidates or None, longform)
+        followed = search.activity() if search.follow else None
+        return transcribe_sequentially(asr, clips, candidates or None, longform, followed)
     if search.prompt or search.timestamps or search.words:
         raise UsageError("--prompt, --timestamps and --words need --cut speech or --cut sequential")
     return asr.transcribe_batch(clips, candidates or None, longform.decoding)

@@ -10,16 +10,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lora_whisper.audio_file import Samples
-from lora_whisper.decoding.activity import Activity, ActivityLimits, Region, speech_regions
+from lora_whisper.decoding.activity import Activity, Region
 from lora_whisper.decoding.clip_job import Target
 from lora_whisper.decoding.clips import Clip
 from lora_whisper.decoding.fallback import split_by_timestamps, with_fallback
 from lora_whisper.decoding.longform import (
-    LEAST_S,
     WINDOW_S,
     LongFormOptions,
     Unknown,
+    find_speech,
     groups_of,
     measured,
     transcript_of,
@@ -30,9 +29,6 @@ from lora_whisper.decoding.smoothing import most_probable_path
 from lora_whisper.decoding.transcribe import LoraWhisper, Outcome, Probabilities
 from lora_whisper.decoding.transcript import Segment
 from lora_whisper.errors import LoraWhisperError
-
-BLOCK_S = 60.0
-"""Seconds of audio that are read at once to find speech."""
 
 
 @dataclass(frozen=True)
@@ -97,24 +93,6 @@ def transcribe_by_speech(
         segments = _heard(asr, {index: clip for index, (clip, _) in found.items()}, windows, options)
         for index, (clip, _) in found.items():
             yield Outcome(index, transcript_of(clip, segments.get(index, [])))
-
-
-def find_speech(clip: Clip, activity: Activity, limits: ActivityLimits) -> list[Region]:
-    """The stretches of speech of a clip, whatever its length.
-
-    Raises:
-        AudioError: it cannot be read.
-    """
-    length_s = clip.length_s()
-
-    def blocks() -> Iterator[Samples]:
-        start_s = 0.0
-        while start_s < length_s - LEAST_S:
-            end_s = min(start_s + BLOCK_S, length_s)
-            yield clip.part(start_s, end_s).load()
-            start_s = end_s
-
-    return speech_regions(activity.probabilities(blocks()), length_s, limits)
 
 
 def _windows(

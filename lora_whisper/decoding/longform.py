@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lora_whisper.audio import N_SAMPLES, SAMPLE_RATE
-from lora_whisper.decoding.activity import ActivityLimits
+from lora_whisper.audio_file import Samples
+from lora_whisper.decoding.activity import Activity, ActivityLimits, Region, speech_regions
 from lora_whisper.decoding.clip_job import Target
 from lora_whisper.decoding.clips import Clip
 from lora_whisper.decoding.fallback import Fallback
@@ -21,6 +22,9 @@ GROUP_S = 1800.0
 
 LEAST_S = 0.1
 """Less than this at the end of a file is not read: headers are wrong by as much."""
+
+BLOCK_S = 60.0
+"""Seconds of audio that are read at once to find speech."""
 
 Unknown = Literal["nearest", "bare", "refuse"]
 """Speech in a language that is not allowed: taken for the nearest one that is, heard by the bare backbone, or
@@ -87,6 +91,24 @@ def measured(clip: Clip) -> Clip:
         AudioError: the file cannot be read.
     """
     return clip.part(0.0, clip.length_s())
+
+
+def find_speech(clip: Clip, activity: Activity, limits: ActivityLimits) -> list[Region]:
+    """The stretches of speech of a clip, whatever its length.
+
+    Raises:
+        AudioError: it cannot be read.
+    """
+    length_s = clip.length_s()
+
+    def blocks() -> Iterator[Samples]:
+        start_s = 0.0
+        while start_s < length_s - LEAST_S:
+            end_s = min(start_s + BLOCK_S, length_s)
+            yield clip.part(start_s, end_s).load()
+            start_s = end_s
+
+    return speech_regions(activity.probabilities(blocks()), length_s, limits)
 
 
 def transcript_of(clip: Clip, segments: Sequence[Segment]) -> Transcript:

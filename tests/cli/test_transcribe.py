@@ -70,21 +70,23 @@ def test_options_go_with_each_way_of_cutting(lora: Lora, spoken: Path, cut: str,
     assert out.startswith("start\tend\ttext\tlanguage\n")
 
 
-def test_windows_can_be_heard_without_the_text_before(
+def test_windows_can_follow_speech_and_be_heard_without_the_text_before(
     lora: Lora, spoken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the vad extra")
     from lora_whisper.decoding import sequential
 
-    heard: list[bool] = []
+    heard: list[tuple[bool, bool]] = []
     real = sequential.transcribe_sequentially
     monkeypatch.setattr(
         sequential,
         "transcribe_sequentially",
-        lambda *given: heard.append(given[3].previous_text) or real(*given),
+        lambda *given: heard.append((given[3].previous_text, given[4] is not None)) or real(*given),
     )
     command = ("transcribe", spoken, "--backbone", "mini", "--language", "en", "--cut", "sequential")
-    assert lora(*command)[0] == lora(*command, "--no-previous-text")[0] == 0
-    assert heard == [True, False]
+    for extra in ((), ("--no-previous-text",), ("--follow-speech",)):
+        assert lora(*command, *extra)[0] == 0
+    assert heard == [(True, False), (False, False), (True, True)]
 
 
 def test_folders_and_patterns(lora: Lora, speech_folder: Path, tiny_backbone_folder: Path) -> None:
@@ -130,6 +132,7 @@ def test_a_stopped_batch_goes_on(
         (["--beams", "0"], "beams"),
         (["--prompt", "x"], "--cut"),
         (["--no-previous-text", "--cut", "speech"], "--cut sequential"),
+        (["--follow-speech", "--cut", "speech"], "--cut sequential"),
         (["--cut", "speech", "--vad", "none.onnx"], "none.onnx"),
     ],
 )

@@ -1,6 +1,6 @@
 """Recordings of any length on the toy model: order, routing, batches, memory; an activity made by hand."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,10 +13,10 @@ from toy_whisper import toy_backbone, toy_bank, toy_speech
 from lora_whisper.audio import SAMPLE_RATE
 from lora_whisper.audio_file import Samples
 from lora_whisper.decoding.activity import FRAME, Probabilities, SileroActivity
-from lora_whisper.decoding.by_speech import find_speech, transcribe_by_speech
+from lora_whisper.decoding.by_speech import transcribe_by_speech
 from lora_whisper.decoding.clips import Clip
 from lora_whisper.decoding.fallback import NEVER
-from lora_whisper.decoding.longform import LongFormOptions
+from lora_whisper.decoding.longform import LongFormOptions, find_speech
 from lora_whisper.decoding.search import Decoded, DecodingOptions
 from lora_whisper.decoding.sequential import transcribe_sequentially
 from lora_whisper.decoding.transcribe import LoraWhisper, Outcome
@@ -229,6 +229,39 @@ def test_windows_follow_each_other_and_times_rise(asr: LoraWhisper, monkeypatch:
     assert starts == sorted(starts) and transcript.segments[-1].end_s <= 66
     assert sum(piece.length_s() for piece in asked) >= 66 and len(asked) >= 3
     assert all(one.end_s >= one.start_s for one in transcript.segments)
+
+
+def test_windows_can_follow_the_speech(asr: LoraWhisper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They begin and end in pauses, what a text leaves out is heard again, and silence is not heard."""
+    begin = asr.backbone.tokenizer.timestamp_begin
+    spoken = ((12.0, 20.0), (21.0, 33.0), (33.6, 45.0), (60.0, 65.0), (65.5, 69.0))
+    sound = np.zeros(75 * SAMPLE_RATE, np.float32)
+    for start_s, end_s in spoken:
+        place = slice(int(start_s * SAMPLE_RATE), int(end_s * SAMPLE_RATE))
+        sound[place] = np.linspace(start_s, end_s, place.stop - place.start) / 100  # tells its time
+    text_s = {12: 14.0, 25: 7.0, 33: 11.5, 60: 0.4, 65: 3.6}  # how far the text of a window goes
+    heard: list[tuple[float, float]] = []
+
+    def hear(pieces: Sequence[Clip], *_: object) -> list[Decoded]:
+        (window,) = (piece.load() for piece in pieces)
+        speech = window[window > 0]
+        heard.append((round(100 * float(speech[0]), 1), round(100 * float(speech[-1]), 1)))
+        end = begin + round(50 * text_s[int(heard[-1][0])])
+        return [Decoded((begin, 64, end), "a", -0.1, 0.0)]
+
+    monkeypatch.setattr(asr, "hear", hear)
+    transcript = only(
+        transcribe_sequentially(asr, [Clip(sound, "pl")], options=PLAIN, activity=Loud())
+    ).transcript
+    assert heard == [(12.0, 33.0), (25.9, 45.0), (33.6, 45.0), (60.0, 69.0), (65.5, 69.0)]
+    assert transcript is not None and transcript.segments[-1].end_s == pytest.approx(69, abs=0.1)
+
+
+def test_a_file_without_speech_is_not_heard_where_speech_is_followed(asr: LoraWhisper) -> None:
+    quiet, loud = Clip(np.zeros(40 * SAMPLE_RATE, np.float32), "pl"), Clip(recording(), "pl")
+    outcomes = list(transcribe_sequentially(asr, [quiet, loud], options=PLAIN, activity=Loud()))
+    segments = {one.index: one.transcript.segments for one in outcomes if one.transcript}
+    assert segments[0] == () and segments[1]
 
 
 def test_what_was_said_leads_the_next_window_unless_that_is_off(asr: LoraWhisper) -> None:
