@@ -1,12 +1,13 @@
 """Make the bundled backbone `mini` from nothing: `python recipes/mini.py` (resumable).
 
-Eight stages: clean speech in sixteen languages until attention finds the audio; then any timbre, noise, echo,
+Nine stages: clean speech in sixteen languages until attention finds the audio; then any timbre, noise, echo,
 times, prompts and silence, eight languages covered well and eight thinly; then, twice, mostly rare words and
-names; then, twice, names above all; at last, twice, windows of recordings full of speech, after long prompts.
-The first five took half an hour on an H100 beside sixteen cores, the last two an hour and a half on two. Two
-cores learn a fifth of all rows in six hours, without bf16 a twentieth (`--share`). Writes runs/mini/backbone,
-its loss curve, and its scores on speech of unseen voices and texts. To bundle it, copy that folder to
-lora_whisper/assets/mini and run `recipes/alignment_heads.py --write --backbone lora_whisper/assets/mini`.
+names; then, twice, names above all; at last, three times, windows of recordings full of speech, after long
+prompts. The first five took half an hour on an H100 beside sixteen cores, the last three two and a half on
+two. Two cores learn a fifth of all rows in six hours, without bf16 a twentieth (`--share`). Writes
+runs/mini/backbone, its loss curve, and its scores on speech of unseen voices and texts. To bundle it, copy
+that folder to lora_whisper/assets/mini and run `recipes/alignment_heads.py --write --backbone
+lora_whisper/assets/mini`.
 """
 
 import argparse
@@ -163,6 +164,17 @@ STAGES = (
             windows=0.5,
             timestamped=0.5,
             written=dict.fromkeys(THINLY_COVERED, 1) | {"el": 20, "ja": 12, "zh": 14},
+        ),
+        REFINING,
+    ),
+    Stage(  # again, with more times, silence and Chinese
+        replace(
+            WINDOWS,
+            utterances={tag: count // 11 for tag, count in NAMES.utterances.items()},
+            windows=0.5,
+            timestamped=0.6,
+            silent=0.04,
+            written=dict.fromkeys(THINLY_COVERED, 2) | {"el": 12, "ja": 14, "zh": 40},
         ),
         REFINING,
     ),
