@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lora_whisper.audio import SAMPLE_RATE
 from lora_whisper.data.manifest import Utterance, read_manifest
 from lora_whisper.data.spoken import prepare_spoken
 from lora_whisper.data.words import words
@@ -50,6 +51,7 @@ class Experiment:
         n_words: of how many of the most frequent words of the language those are spoken likewise that are in
             no recording of part "dev" or "test".
         recorded: share of these voices that were made from recordings of other people.
+        sample_rate: of the recordings, in Hz, if it is below Whisper's: these voices are as dull.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Experiment:
     copies: int = 0
     n_words: int = 0
     recorded: float = 0.0
+    sample_rate: int = SAMPLE_RATE
     by_speaker: bool = False
 
 
@@ -84,6 +87,7 @@ EXPERIMENTS = (
         5.0,
         copies=30,
         recorded=0.5,
+        sample_rate=8000,
         by_speaker=True,
     ),
     Experiment(
@@ -169,6 +173,7 @@ def trained(
             0,
             folder / "spoken",
             recorded_share=experiment.recorded,
+            sample_rate=experiment.sample_rate,
         )
         corpus = corpus.beside(read_manifest(spoken))
     train, dev = ([replace(one, language=tag) for one in part] for part in (corpus.train, corpus.dev))

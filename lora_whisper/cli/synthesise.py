@@ -96,18 +96,34 @@ def synthetic(
     metavar="SHARE",
     help="Share of the copies in voices made from recordings of people (de, en, es, fr, it).",
 )
+@click.option(
+    "--sample-rate",
+    type=int,
+    default=16_000,
+    metavar="HZ",
+    show_default=True,
+    help="Of the recordings, if it is less: what they cannot hold the copies have not, either.",
+)
 @click.option("--seed", type=int, default=0, help="Another seed, other voices.")
 @click.option(
     "--out", type=FILE, default=Path("runs/spoken"), metavar="DIR", help="Gets spoken.jsonl and audio/."
 )
 @output_options
-def spoken(manifest: Path, copies: int, recorded: float, seed: int, out: Path, output: OutputOptions) -> None:
+def spoken(
+    manifest: Path,
+    copies: int,
+    recorded: float,
+    sample_rate: int,
+    seed: int,
+    out: Path,
+    output: OutputOptions,
+) -> None:
     """Speak the texts of MANIFEST in many voices (espeak-ng), to train on beside recordings of few people."""
     from lora_whisper.data.manifest import read_manifest
     from lora_whisper.data.spoken import prepare_spoken
 
     with progress("synthesising", not output.no_progress) as advance:
-        written = prepare_spoken(read_manifest(manifest), copies, seed, out, advance, recorded)
+        written = prepare_spoken(read_manifest(manifest), copies, seed, out, advance, recorded, sample_rate)
     if output.as_json:
         print_json({"manifest": str(written), "copies": copies})
     else:

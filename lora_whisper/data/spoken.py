@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import soxr
 
+from lora_whisper.audio import SAMPLE_RATE
 from lora_whisper.data import espeak, recorded
 from lora_whisper.data.manifest import Utterance, write_manifest
 from lora_whisper.data.synthetic import remove, write_flac
@@ -21,6 +23,9 @@ from lora_whisper.files import prepare_folder
 NAME = "spoken"
 """Of the manifest, without its ending, and of what is in it."""
 
+LEAST_RATE = 4000
+"""Hz; less is no speech."""
+
 
 def prepare_spoken(
     utterances: Sequence[Utterance],
@@ -29,6 +34,7 @@ def prepare_spoken(
     out: str | Path,
     progress: Callable[[int, int], None] | None = None,
     recorded_share: float = 0.0,
+    sample_rate: int = SAMPLE_RATE,
 ) -> Path:
     """The manifest `out/spoken.jsonl` of different texts in random voices, beside `out/audio/*.flac`.
 
@@ -39,9 +45,11 @@ def prepare_spoken(
         out: folder to write to.
         progress: called with the number of utterances done and of all.
         recorded_share: of the copies in voices made from recordings, in the languages that have some.
+        sample_rate: of the corpus beside which they are trained, in Hz: what it cannot hold they have not,
+            either; at most 16,000.
 
     Raises:
-        UsageError: nothing to speak, a share that is none, or flite is needed and not installed.
+        UsageError: nothing to speak, a share or a rate that is none, or flite is needed and not installed.
         UnknownLanguage: espeak-ng does not speak a language.
         OutputError: the folder cannot be written.
         MissingExtra: an extra is not installed: `demo`, or `voices` for voices made from recordings.
@@ -51,6 +59,8 @@ def prepare_spoken(
         raise UsageError(f"{copies} copies of {len(texts)} texts; ask for 1 or more of both")
     if not 0 <= recorded_share <= 1:
         raise UsageError(f"{recorded_share} of the copies in recorded voices; a share is between 0 and 1")
+    if not LEAST_RATE <= sample_rate <= SAMPLE_RATE:
+        raise UsageError(f"a sample rate of {sample_rate}; it is between {LEAST_RATE} and {SAMPLE_RATE} Hz")
     out = prepare_folder(Path(out))
     folder, manifest = prepare_folder(out / "audio"), out / f"{NAME}.jsonl"
     remove(manifest)  # an older manifest must not describe newer audio
@@ -58,13 +68,15 @@ def prepare_spoken(
     for language, text in texts:
         for copy in range(copies):
             human = recorded.speaks(language) and copy < recorded_share * copies
-            rows.append(_spoken(language, text, copy, seed, folder, human))
+            rows.append(_spoken(language, text, copy, seed, folder, human, sample_rate))
             if progress:
                 progress(len(rows), len(texts) * copies)
     return write_manifest(manifest, rows)
 
 
-def _spoken(language: str, text: str, copy: int, seed: int, folder: Path, human: bool) -> Utterance:
+def _spoken(
+    language: str, text: str, copy: int, seed: int, folder: Path, human: bool, sample_rate: int
+) -> Utterance:
     number = stable_hash(f"{language}|{text}|{seed}|{copy}")
     rng = np.random.default_rng(number)
     if human:
@@ -72,6 +84,9 @@ def _spoken(language: str, text: str, copy: int, seed: int, folder: Path, human:
     else:
         voice, _ = draw_voice([""], rng)
         audio = espeak.synthesise(text, language, replace(voice, timbre=draw_timbre(rng)))
+    if sample_rate < SAMPLE_RATE:
+        narrow = soxr.resample(audio, SAMPLE_RATE, sample_rate)
+        audio = soxr.resample(narrow, sample_rate, SAMPLE_RATE)
     name = f"{NAME}-{language}-{number:016x}"
     path = folder / f"{name}.flac"
     return Utterance(path, text, language, duration_s=write_flac(path, audio), speaker=name, id=name)

@@ -50,6 +50,15 @@ def test_a_share_has_recorded_voices(tmp_path, monkeypatch):
     assert len({row.speaker for row in rows}) == 8
 
 
+def test_copies_hold_no_more_than_recordings_at_their_rate(tmp_path):
+    above = {}
+    for rate in (8000, 16_000):
+        (row,) = read_manifest(prepare_spoken(SAID[:1], 1, 0, tmp_path / str(rate), sample_rate=rate))
+        power = np.abs(np.fft.rfft(row.load())) ** 2
+        above[rate] = power[int(len(power) * 0.54) :].sum() / power.sum()  # of 8 kHz: from 4.3 on
+    assert above[8000] < 1e-6 < 1e-4 < above[16_000]
+
+
 def test_what_cannot_be_spoken_is_refused(tmp_path):
     with pytest.raises(UsageError, match="0 copies of 1 texts"):
         prepare_spoken(SAID[:1], 0, 0, tmp_path)
@@ -57,6 +66,8 @@ def test_what_cannot_be_spoken_is_refused(tmp_path):
         prepare_spoken(SAID[4:], 5, 0, tmp_path)
     with pytest.raises(UsageError, match="a share is between 0 and 1"):
         prepare_spoken(SAID[:1], 1, 0, tmp_path, recorded_share=2)
+    with pytest.raises(UsageError, match="between 4000 and 16000 Hz"):
+        prepare_spoken(SAID[:1], 1, 0, tmp_path, sample_rate=8)
     with pytest.raises(UnknownLanguage):
         prepare_spoken([Utterance(Path("a.wav"), "x", "xx")], 1, 0, tmp_path)
     assert not (tmp_path / "spoken.jsonl").exists()
