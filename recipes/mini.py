@@ -103,9 +103,16 @@ NAMES = replace(
     written=dict.fromkeys(THINLY_COVERED, 2) | {"el": 90, "ja": 200, "zh": 260},
 )
 """What stages 5 and 6 hear: names above all, most of them French and English, the hardest to spell."""
+
+
+def part_of_names(n: int) -> dict[str, int]:
+    """Rows of each language: the n-th part of those of `NAMES`."""
+    return {tag: count // n for tag, count in NAMES.utterances.items()}
+
+
 WINDOWS = replace(
     NAMES,
-    utterances={tag: count // 7 for tag, count in NAMES.utterances.items()},
+    utterances=part_of_names(7),
     windows=0.4,
     timestamped=0.4,
     prompted=0.15,
@@ -160,7 +167,7 @@ STAGES = (
     Stage(  # other rows of it, more of them windows
         replace(
             WINDOWS,
-            utterances={tag: count // 12 for tag, count in NAMES.utterances.items()},
+            utterances=part_of_names(12),
             windows=0.5,
             timestamped=0.5,
             written=dict.fromkeys(THINLY_COVERED, 1) | {"el": 20, "ja": 12, "zh": 14},
@@ -170,7 +177,7 @@ STAGES = (
     Stage(  # again, with more times, silence and Chinese
         replace(
             WINDOWS,
-            utterances={tag: count // 11 for tag, count in NAMES.utterances.items()},
+            utterances=part_of_names(11),
             windows=0.5,
             timestamped=0.6,
             silent=0.04,

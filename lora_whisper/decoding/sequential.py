@@ -34,7 +34,7 @@ LEAST_UNREAD_S = 0.5
 """Less speech behind the last timestamp may be its error."""
 
 LEAST_STEP_S = 1.0
-"""Windows that follow the speech are so far apart, lest a file never ends."""
+"""A stretch of speech of which a window reads less is given up, lest a file never ends."""
 
 
 @dataclass
@@ -67,7 +67,7 @@ class _Reader:
     def window_end_s(self) -> float:
         """Where the window ends: after 30 s or, if speech is followed, in the last pause before."""
         end_s = min(self.seek_s + WINDOW_S, self.length_s)
-        pauses = [one.end_s for one in self.speech or () if self.seek_s + LEAST_STEP_S < one.end_s <= end_s]
+        pauses = [one.end_s for one in self.speech or () if self.seek_s < one.end_s <= end_s]
         return max(pauses, default=end_s)
 
     @property
@@ -91,11 +91,9 @@ class _Reader:
             self.seek_s += done_s
             return
         next_s = self.speech_after_s(self.seek_s + min(done_s, read_s))
-        least_s = self.seek_s + LEAST_STEP_S
-        if next_s < least_s:  # nothing was read: what comes first is given up
-            next_s = min(
-                (one.start_s for one in self.speech if one.start_s >= least_s), default=self.length_s
-            )
+        later_s = [one.start_s for one in self.speech if one.start_s > self.seek_s]
+        if next_s < self.seek_s + LEAST_STEP_S and next_s not in later_s:  # the stretch is given up
+            next_s = min(later_s, default=self.length_s)
         self.seek_s = next_s
 
     def speech_after_s(self, time_s: float) -> float:

@@ -231,15 +231,34 @@ def test_windows_follow_each_other_and_times_rise(asr: LoraWhisper, monkeypatch:
     assert all(one.end_s >= one.start_s for one in transcript.segments)
 
 
-def test_windows_can_follow_the_speech(asr: LoraWhisper, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They begin and end in pauses, what a text leaves out is heard again, and silence is not heard."""
+@pytest.mark.parametrize(
+    ("spoken", "text_s", "windows"),
+    [
+        (
+            ((12.0, 20.0), (21.0, 33.0), (33.6, 45.0), (60.0, 65.0), (65.5, 69.0)),
+            {12: 14.0, 25: 7.0, 33: 11.5, 60: 0.4, 65: 3.6},  # at 60 it breaks off at once
+            [(12.0, 33.0), (25.9, 45.0), (33.6, 45.0), (60.0, 69.0), (65.5, 69.0)],
+        ),
+        (((12.0, 12.5), (13.0, 18.0)), {12: 0.6, 13: 5.1}, [(12.0, 18.0), (13.0, 18.0)]),  # all of a word
+        (((12.0, 12.5), (30.0, 45.0)), {12: 0.6, 30: 15.1}, [(12.0, 12.5), (30.0, 45.0)]),  # and none is cut
+    ],
+)
+def test_windows_can_follow_the_speech(
+    asr: LoraWhisper,
+    monkeypatch: pytest.MonkeyPatch,
+    spoken: tuple[tuple[float, float], ...],
+    text_s: dict[int, float],
+    windows: list[tuple[float, float]],
+) -> None:
+    """They begin and end in pauses, what a text leaves out is heard again, and silence is not heard.
+
+    `text_s`: how far the text of a window goes, by the second in which its speech begins.
+    """
     begin = asr.backbone.tokenizer.timestamp_begin
-    spoken = ((12.0, 20.0), (21.0, 33.0), (33.6, 45.0), (60.0, 65.0), (65.5, 69.0))
     sound = np.zeros(75 * SAMPLE_RATE, np.float32)
     for start_s, end_s in spoken:
         place = slice(int(start_s * SAMPLE_RATE), int(end_s * SAMPLE_RATE))
         sound[place] = np.linspace(start_s, end_s, place.stop - place.start) / 100  # tells its time
-    text_s = {12: 14.0, 25: 7.0, 33: 11.5, 60: 0.4, 65: 3.6}  # how far the text of a window goes
     heard: list[tuple[float, float]] = []
 
     def hear(pieces: Sequence[Clip], *_: object) -> list[Decoded]:
@@ -253,8 +272,8 @@ def test_windows_can_follow_the_speech(asr: LoraWhisper, monkeypatch: pytest.Mon
     transcript = only(
         transcribe_sequentially(asr, [Clip(sound, "pl")], options=PLAIN, activity=Loud())
     ).transcript
-    assert heard == [(12.0, 33.0), (25.9, 45.0), (33.6, 45.0), (60.0, 69.0), (65.5, 69.0)]
-    assert transcript is not None and transcript.segments[-1].end_s == pytest.approx(69, abs=0.1)
+    assert heard == windows
+    assert transcript is not None and transcript.segments[-1].end_s == pytest.approx(spoken[-1][1], abs=0.1)
 
 
 def test_a_file_without_speech_is_not_heard_where_speech_is_followed(asr: LoraWhisper) -> None:
