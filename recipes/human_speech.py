@@ -3,7 +3,7 @@
 Each scored on what it has not been trained on: English digits of other speakers (a mixture), German
 sentences, Chinese and Swedish words of the same speaker. They train in random voices, noise, echo, channels,
 loudness and speed, with parts of the spectrograms hidden, some beside the same texts in synthetic voices.
-For the digits these need the extra `voices` and flite (`apt-get install flite`).
+For the digits these need the extra `voices`, flite (`apt-get install flite`) and `scripts/kokoro.py`.
 The Chinese words are spoken beside frequent ones of the language, which need the extra `pretrain`.
 Writes runs/human/human_speech.json and prints the table of docs/results.md.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_whisper.audio import SAMPLE_RATE
+from lora_whisper.data.kokoro import Kokoro
 from lora_whisper.data.manifest import Utterance, read_manifest
 from lora_whisper.data.spoken import prepare_spoken
 from lora_whisper.data.words import words
@@ -51,6 +52,7 @@ class Experiment:
         n_words: of how many of the most frequent words of the language those are spoken likewise that are in
             no recording of part "dev" or "test".
         recorded: share of these voices that were made from recordings of other people.
+        neural: share that are mixtures of Kokoro's.
         sample_rate: of the recordings, in Hz, if it is below Whisper's: these voices are as dull.
     """
 
@@ -63,6 +65,7 @@ class Experiment:
     copies: int = 0
     n_words: int = 0
     recorded: float = 0.0
+    neural: float = 0.0
     sample_rate: int = SAMPLE_RATE
     by_speaker: bool = False
 
@@ -85,8 +88,9 @@ EXPERIMENTS = (
         other_speakers,
         10,
         5.0,
-        copies=30,
-        recorded=0.5,
+        copies=60,
+        recorded=0.25,
+        neural=0.5,
         sample_rate=8000,
         by_speaker=True,
     ),
@@ -107,7 +111,12 @@ EXPERIMENTS = (
 
 
 def run(
-    experiment: Experiment, utterances: Sequence[Utterance], backbone: str, shape: LoRAConfig, folder: Path
+    experiment: Experiment,
+    utterances: Sequence[Utterance],
+    backbone: str,
+    shape: LoRAConfig,
+    kokoro: Path,
+    folder: Path,
 ) -> dict[str, Any]:
     """Rates before and after, as they are."""
     chosen = [u for u in utterances if u.language == experiment.language and u.speaker in experiment.speakers]
@@ -121,8 +130,9 @@ def run(
     if experiment.by_speaker:
         folds = {f"{language}-x-{name}": corpus for name, corpus in by_speakers(parts["train"]).items()}
     others = other_words(experiment, [*parts["dev"], *parts["test"]])
+    copies = spoken(experiment, [*parts["train"], *others], kokoro, folder) if experiment.copies else []
     epochs = {
-        tag: trained(bank, tag, shape, corpus, others, experiment, folder / tag)
+        tag: trained(bank, tag, shape, corpus.beside(copies), experiment, folder / tag)
         for tag, corpus in folds.items()
     }
     if experiment.by_speaker:
@@ -148,16 +158,27 @@ def other_words(experiment: Experiment, held_out: Sequence[Utterance]) -> list[U
     return [Utterance(Path(), word, experiment.language) for word in frequent if word not in unwanted]
 
 
+def spoken(
+    experiment: Experiment, utterances: Sequence[Utterance], kokoro: Path, folder: Path
+) -> list[Utterance]:
+    """Their texts in synthetic voices."""
+    manifest = prepare_spoken(
+        utterances,
+        experiment.copies,
+        0,
+        folder / "spoken",
+        recorded_share=experiment.recorded,
+        sample_rate=experiment.sample_rate,
+        neural=Kokoro(kokoro) if experiment.neural else None,
+        neural_share=experiment.neural,
+    )
+    return read_manifest(manifest)
+
+
 def trained(
-    bank: AdapterBank,
-    tag: str,
-    shape: LoRAConfig,
-    corpus: Corpus,
-    others: Sequence[Utterance],
-    experiment: Experiment,
-    folder: Path,
+    bank: AdapterBank, tag: str, shape: LoRAConfig, corpus: Corpus, experiment: Experiment, folder: Path
 ) -> int:
-    """Train a new adapter, synthetic voices saying the same and `others`, too; for how many epochs it was."""
+    """Train a new adapter; for how many epochs it was."""
     config = TrainConfig(
         epochs=experiment.epochs,
         learning_rate=2e-3,
@@ -166,16 +187,6 @@ def trained(
         perturb=True,
         spec_augment=True,
     )
-    if experiment.copies:
-        spoken = prepare_spoken(
-            [*corpus.train, *others],
-            experiment.copies,
-            0,
-            folder / "spoken",
-            recorded_share=experiment.recorded,
-            sample_rate=experiment.sample_rate,
-        )
-        corpus = corpus.beside(read_manifest(spoken))
     train, dev = ([replace(one, language=tag) for one in part] for part in (corpus.train, corpus.dev))
     adapter = bank.add(tag, shape, token_language=experiment.language)
     monitor = Monitors(ConsoleMonitor(), LogMonitor(folder))
@@ -207,12 +218,15 @@ def main() -> None:
     parser.add_argument("--backbone", default="mini")
     parser.add_argument("--languages", nargs="+", default=[one.language for one in EXPERIMENTS])
     parser.add_argument("--convolutions", action="store_true", help="adapt the encoder's convolutions, too")
+    parser.add_argument(
+        "--kokoro", type=Path, default=Path("runs/kokoro"), help="see lora_whisper.data.kokoro"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/human"))
     arguments = parser.parse_args()
     utterances = read_manifest(arguments.manifest)
     shape = LoRAConfig(modules=MODULES if arguments.convolutions else LINEAR)
     rows = [
-        run(one, utterances, arguments.backbone, shape, arguments.out / one.language)
+        run(one, utterances, arguments.backbone, shape, arguments.kokoro, arguments.out / one.language)
         for one in EXPERIMENTS
         if one.language in arguments.languages
     ]

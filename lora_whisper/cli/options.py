@@ -273,7 +273,9 @@ training_options = gathered(
         help="Stop after so many epochs without progress.  [default: never]",
     ),
     click.option(
-        "--perturb", is_flag=True, help="Each epoch in another voice, noise, echo, channel, loudness, speed."
+        "--perturb",
+        is_flag=True,
+        help="Each epoch in another voice, pace, noise, echo, channel, loudness, cut.",
     ),
     click.option("--spec-augment", is_flag=True, help="Hide bands and stretches of each spectrogram."),
     click.option("--recompute", is_flag=True, help="Gradient checkpointing: less memory, more time."),

@@ -97,6 +97,15 @@ def synthetic(
     help="Share of the copies in voices made from recordings of people (de, en, es, fr, it).",
 )
 @click.option(
+    "--kokoro",
+    type=FILE,
+    metavar="DIR",
+    help="ONNX release of Kokoro-82M, of whose voices others are mixed (en, es, fr, hi, it, pt).",
+)
+@click.option(
+    "--neural", type=float, default=0.5, metavar="SHARE", show_default=True, help="Of the copies, by it."
+)
+@click.option(
     "--sample-rate",
     type=int,
     default=16_000,
@@ -113,17 +122,22 @@ def spoken(
     manifest: Path,
     copies: int,
     recorded: float,
+    kokoro: Path | None,
+    neural: float,
     sample_rate: int,
     seed: int,
     out: Path,
     output: OutputOptions,
 ) -> None:
     """Speak the texts of MANIFEST in many voices (espeak-ng), to train on beside recordings of few people."""
+    from lora_whisper.data.kokoro import Kokoro
     from lora_whisper.data.manifest import read_manifest
     from lora_whisper.data.spoken import prepare_spoken
 
+    utterances = read_manifest(manifest)
+    voices, share = (Kokoro(kokoro), neural) if kokoro else (None, 0.0)
     with progress("synthesising", not output.no_progress) as advance:
-        written = prepare_spoken(read_manifest(manifest), copies, seed, out, advance, recorded, sample_rate)
+        written = prepare_spoken(utterances, copies, seed, out, advance, recorded, sample_rate, voices, share)
     if output.as_json:
         print_json({"manifest": str(written), "copies": copies})
     else:

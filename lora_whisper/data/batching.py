@@ -302,9 +302,12 @@ class UtteranceRows:
             return self._rows[index] or self._encode(self.utterances[index])
         rng = np.random.default_rng([self._seed, epoch, index])
         effects = self._condition.draw(rng) if self._condition else None
+        timestamped = bool(rng.random() < self._timestamped)
         if effects and self.durations_s[index] > LONGEST_SLOWED_S:
-            effects = replace(effects, speed=1.0)
-        return self._encode(self.utterances[index], effects, bool(rng.random() < self._timestamped))
+            effects = replace(effects, speed=1.0, tempo=1.0)
+        if effects and timestamped:
+            effects = replace(effects, edges_s=None)  # the times count from the file's beginning
+        return self._encode(self.utterances[index], effects, timestamped)
 
     def _encode(self, utterance: Utterance, effects: Effects | None = None, timestamped: bool = False) -> Row:
         audio = utterance.load()
@@ -321,11 +324,11 @@ class UtteranceRows:
 
 def _segments(utterance: Utterance, n_samples: int, effects: Effects | None) -> list[Segment]:
     """The timed pieces of an utterance as it is played; without any, the whole of it is one."""
-    speed = effects.speed if effects else 1.0
+    pace = effects.pace if effects else 1.0
     whole_s = n_samples / SAMPLE_RATE
     pieces = [(one.start_s, min(one.end_s, whole_s), one.text) for one in utterance.segments]
     return [
-        (start_s / speed, min(end_s / speed, N_SAMPLES / SAMPLE_RATE), text)
+        (start_s / pace, min(end_s / pace, N_SAMPLES / SAMPLE_RATE), text)
         for start_s, end_s, text in pieces or [(0.0, whole_s, utterance.text)]
     ]
 

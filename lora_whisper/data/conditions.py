@@ -1,6 +1,6 @@
-"""What happens to speech between throat and file: vocal tract, speed, echo, noise, channel, gain."""
+"""What happens to speech between throat and file: cuts, pace, vocal tract, echo, noise, channel, gain."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ _MIN_CHANGE = 0.005
 _FRAME, _HOP = 512, 128
 _LIFTER = 32  # quefrencies of the spectral envelope: 2 ms, less than the period of any voice
 _LIFTS = 4
+_LEVEL_SAMPLES = 160  # over which loudness is measured
+_SILENCE = 0.03  # of the greatest loudness
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Condition:
         reverberation_s: shortest and longest time in which the echo fades by 60 dB.
         speed: slowest and fastest playback; pitch and formants move along.
         formants: how far formants move, as factors, while pitch and speed stay: other vocal tracts.
+        tempo: slowest and fastest speech; pitch and formants stay.
+        edges_s: least and most silence that is left before and after the speech; less than 0 cuts into it.
         chance: probability of each of these effects, except the gain.
     """
 
@@ -40,6 +44,8 @@ class Condition:
     reverberation_s: tuple[float, float] | None = None
     speed: tuple[float, float] | None = None
     formants: tuple[float, float] | None = None
+    tempo: tuple[float, float] | None = None
+    edges_s: tuple[float, float] | None = None
     chance: float = 1.0
 
     def draw(self, rng: np.random.Generator) -> "Effects":
@@ -58,7 +64,15 @@ class Condition:
             speed=chosen(self.speed) or 1.0,
             seed=int(rng.integers(1 << 32)),
             formants=chosen(self.formants) or 1.0,
+            tempo=chosen(self.tempo) or 1.0,
+            edges_s=self._edges(rng),
         )
+
+    def _edges(self, rng: np.random.Generator) -> tuple[float, float] | None:
+        if not self.edges_s or rng.random() >= self.chance:
+            return None
+        before_s, after_s = rng.uniform(*self.edges_s, 2)
+        return float(before_s), float(after_s)
 
     def apply(self, audio: Samples, rng: np.random.Generator) -> Samples:
         """The audio (n_samples,) under conditions drawn from this range."""
@@ -71,6 +85,7 @@ class Effects:
 
     Args:
         seed: of the noise and the echo.
+        edges_s: silence that is left before and after the speech.
     """
 
     gain_db: float = 0.0
@@ -81,10 +96,21 @@ class Effects:
     speed: float = 1.0
     seed: int = 0
     formants: float = 1.0
+    tempo: float = 1.0
+    edges_s: tuple[float, float] | None = None
+
+    @property
+    def pace(self) -> float:
+        """By which factor the audio gets shorter, but for its edges."""
+        return self.speed * self.tempo
 
     def apply(self, audio: Samples) -> Samples:
-        """The audio (n_samples,) as it arrives, float32 in [-1, 1], shorter by the factor `speed`."""
+        """The audio (n_samples,) as it arrives, float32 in [-1, 1], shorter by the factor `pace`."""
         rng = np.random.default_rng(self.seed)
+        if self.edges_s:
+            audio = trimmed(audio, *self.edges_s)
+        if abs(self.tempo - 1) > _MIN_CHANGE:
+            audio = _hurried(audio, self.tempo)
         sound = audio.astype(np.float64)
         if abs(self.formants - 1) > _MIN_CHANGE:
             sound = _from_another_tract(sound, self.formants)
@@ -113,6 +139,9 @@ ROBUST = Condition(
 )
 """Conditions to train for robustness in: each effect in two recordings of five."""
 
+OTHER_PEOPLE = replace(ROBUST, tempo=(0.75, 1.7), edges_s=(-0.04, 0.08), chance=0.5)
+"""Conditions for adapters: few people were recorded, others will speak faster or slower and be cut closer."""
+
 
 def coloured_noise(n_samples: int, slope: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Noise (n_samples,) of unit power that falls as 1/f^slope: 0 is white, 1 pink, 2 brown."""
@@ -122,6 +151,42 @@ def coloured_noise(n_samples: int, slope: float, rng: np.random.Generator) -> np
     spectrum *= np.maximum(frequencies, 50.0) ** (-slope / 2)  # flat below 50 Hz, or all power were there
     noise = np.fft.irfft(spectrum, padded)[:n_samples]
     return noise / max(float(np.sqrt(np.mean(noise**2))), 1e-12)
+
+
+def trimmed(audio: Samples, before_s: float, after_s: float) -> Samples:
+    """The audio from `before_s` seconds before its speech to `after_s` after it; less than 0 is inside.
+
+    Where it begins and ends with speech, or is nothing else, there is nothing to leave.
+    """
+    power = np.convolve(audio.astype(np.float64) ** 2, np.ones(_LEVEL_SAMPLES), "same")[: len(audio)]
+    loud = np.flatnonzero(power > _SILENCE**2 * power.max(initial=0.0))
+    if not len(loud):
+        return audio
+    begin = max(0, int(loud[0] - before_s * SAMPLE_RATE))
+    end = int(loud[-1] + 1 + after_s * SAMPLE_RATE)
+    return audio[begin:end] if end - begin > _LEVEL_SAMPLES else audio
+
+
+def _hurried(audio: Samples, tempo: float) -> Samples:
+    """The audio in 1 / `tempo` of its time, its pitch as it was: FFmpeg's `atempo`, which is WSOLA."""
+    import av
+
+    if not len(audio):
+        return audio
+    graph = av.filter.Graph()
+    graph.threads = 1  # a pool of threads costs more than the work
+    source = graph.add_abuffer(sample_rate=SAMPLE_RATE, format="flt", layout="mono")
+    graph.link_nodes(source, graph.add("atempo", f"{tempo:.6f}"), graph.add("abuffersink")).configure()
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(audio[None], np.float32), "flt", "mono")
+    frame.sample_rate = SAMPLE_RATE
+    graph.push(frame)
+    graph.push(None)
+    parts: list[Samples] = []
+    while True:
+        try:
+            parts.append(graph.pull().to_ndarray()[0])
+        except av.error.EOFError:
+            return np.concatenate(parts) if parts else audio
 
 
 def _from_another_tract(sound: npt.NDArray[np.float64], factor: float) -> npt.NDArray[np.float64]:

@@ -4,15 +4,17 @@ An adapter that has heard three people learns these three. espeak-ng's voices ar
 same words with other vocal tracts, pitches and speeds; other voices were made from recordings of people.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import soxr
 
 from lora_whisper.audio import SAMPLE_RATE
-from lora_whisper.data import espeak, recorded
+from lora_whisper.data import espeak, kokoro, recorded
+from lora_whisper.data.conditions import Samples
 from lora_whisper.data.manifest import Utterance, write_manifest
 from lora_whisper.data.synthetic import remove, write_flac
 from lora_whisper.data.texts import stable_hash
@@ -26,6 +28,9 @@ NAME = "spoken"
 LEAST_RATE = 4000
 """Hz; less is no speech."""
 
+Speaker = Callable[[str, str, np.random.Generator], Samples]
+"""Speaks a text in a language."""
+
 
 def prepare_spoken(
     utterances: Sequence[Utterance],
@@ -35,6 +40,8 @@ def prepare_spoken(
     progress: Callable[[int, int], None] | None = None,
     recorded_share: float = 0.0,
     sample_rate: int = SAMPLE_RATE,
+    neural: kokoro.Kokoro | None = None,
+    neural_share: float = 0.0,
 ) -> Path:
     """The manifest `out/spoken.jsonl` of different texts in random voices, beside `out/audio/*.flac`.
 
@@ -47,9 +54,11 @@ def prepare_spoken(
         recorded_share: of the copies in voices made from recordings, in the languages that have some.
         sample_rate: of the corpus beside which they are trained, in Hz: what it cannot hold they have not,
             either; at most 16,000.
+        neural: speaks the next share of the copies, in the languages that it learned.
+        neural_share: that share.
 
     Raises:
-        UsageError: nothing to speak, a share or a rate that is none, or flite is needed and not installed.
+        UsageError: nothing to speak, shares or a rate that are none, or flite is needed and not installed.
         UnknownLanguage: espeak-ng does not speak a language.
         OutputError: the folder cannot be written.
         MissingExtra: an extra is not installed: `demo`, or `voices` for voices made from recordings.
@@ -57,8 +66,11 @@ def prepare_spoken(
     texts = list(dict.fromkeys((one.language, one.text) for one in utterances if one.text))
     if copies < 1 or not texts:
         raise UsageError(f"{copies} copies of {len(texts)} texts; ask for 1 or more of both")
-    if not 0 <= recorded_share <= 1:
-        raise UsageError(f"{recorded_share} of the copies in recorded voices; a share is between 0 and 1")
+    if min(recorded_share, neural_share) < 0 or recorded_share + neural_share > 1:
+        raise UsageError(
+            f"{recorded_share} of the copies in recorded voices, {neural_share} in neural ones;"
+            " shares are between 0 and 1, together, too"
+        )
     if not LEAST_RATE <= sample_rate <= SAMPLE_RATE:
         raise UsageError(f"a sample rate of {sample_rate}; it is between {LEAST_RATE} and {SAMPLE_RATE} Hz")
     out = prepare_folder(Path(out))
@@ -66,24 +78,42 @@ def prepare_spoken(
     remove(manifest)  # an older manifest must not describe newer audio
     rows: list[Utterance] = []
     for language, text in texts:
-        for copy in range(copies):
-            human = recorded.speaks(language) and copy < recorded_share * copies
-            rows.append(_spoken(language, text, copy, seed, folder, human, sample_rate))
+        speakers = [*_speakers(language, copies, recorded_share, neural, neural_share)]
+        for copy, speak in enumerate(speakers):
+            rows.append(_spoken(language, text, copy, seed, folder, speak, sample_rate))
             if progress:
                 progress(len(rows), len(texts) * copies)
     return write_manifest(manifest, rows)
 
 
+def _speakers(
+    language: str, copies: int, recorded_share: float, neural: kokoro.Kokoro | None, neural_share: float
+) -> Iterator[Speaker]:
+    """Who speaks each copy."""
+    for copy in range(copies):
+        if recorded.speaks(language) and copy < recorded_share * copies:
+            yield recorded.speak
+        elif neural and kokoro.speaks(language) and copy < (recorded_share + neural_share) * copies:
+            yield partial(_somebody_else, neural.speak)
+        else:
+            yield _nobody
+
+
+def _somebody_else(speak: Speaker, text: str, language: str, rng: np.random.Generator) -> Samples:
+    return recorded.SPEAKERS.apply(speak(text, language, rng), rng)
+
+
+def _nobody(text: str, language: str, rng: np.random.Generator) -> Samples:
+    """A vocal tract that was drawn."""
+    voice, _ = draw_voice([""], rng)
+    return espeak.synthesise(text, language, replace(voice, timbre=draw_timbre(rng)))
+
+
 def _spoken(
-    language: str, text: str, copy: int, seed: int, folder: Path, human: bool, sample_rate: int
+    language: str, text: str, copy: int, seed: int, folder: Path, speak: Speaker, sample_rate: int
 ) -> Utterance:
     number = stable_hash(f"{language}|{text}|{seed}|{copy}")
-    rng = np.random.default_rng(number)
-    if human:
-        audio = recorded.speak(text, language, rng)
-    else:
-        voice, _ = draw_voice([""], rng)
-        audio = espeak.synthesise(text, language, replace(voice, timbre=draw_timbre(rng)))
+    audio = speak(text, language, np.random.default_rng(number))
     if sample_rate < SAMPLE_RATE:
         narrow = soxr.resample(audio, SAMPLE_RATE, sample_rate)
         audio = soxr.resample(narrow, sample_rate, SAMPLE_RATE)

@@ -53,7 +53,7 @@ class TrainConfig:
         precision: "bf16" autocast, "fp32", or "auto": bf16 where the hardware multiplies it natively.
         patience: stop a track after this many epochs without a better development score; None: never.
         save_every: steps between checkpoints, besides the end of each epoch.
-        perturb: hear each utterance in another voice, noise, echo, channel, loudness and speed in each epoch.
+        perturb: each epoch hears utterances in other voices, paces, noises, echoes, channels, loudness, cuts.
         timestamped: share of the rows with times; see `UtteranceRows`.
         spec_augment: hide bands and stretches of each spectrogram (SpecAugment).
         recompute: gradient checkpointing: less memory, more time; the result is the same.

@@ -218,7 +218,7 @@ def test_conditions_differ_by_epoch_and_repeat(speech_folder: Path) -> None:
 def test_long_speech_is_not_slowed_beyond_the_window(tmp_path: Path) -> None:
     path = tmp_path / "long.wav"
     soundfile.write(path, np.tile(toy_speech(1.0, 0), 27), 16000)
-    slow = Condition(speed=(0.8, 0.8))
+    slow = Condition(speed=(0.8, 0.8), tempo=(0.8, 0.8))
     rows = UtteranceRows([Utterance(path, "ala", "pl")], ENCODER, "pl", fail, condition=slow)
     plain = UtteranceRows([Utterance(path, "ala", "pl")], ENCODER, "pl", fail)
     assert rows.row(0, 0).mel.shape == plain.row(0).mel.shape
@@ -253,3 +253,14 @@ def test_times_follow_the_speed_and_the_segments(speech_folder: Path) -> None:
     rows = UtteranceRows([replace(one, segments=parts)], ENCODER, "pl", fail, condition=slow, timestamped=1.0)
     times = [TOKENIZER.seconds(token) for token in rows.row(0).tokens if TOKENIZER.is_timestamp(token)]
     assert times == pytest.approx([0.0, 0.8, 1.2, 2.0], abs=0.02)
+
+
+def test_times_follow_the_tempo_and_what_is_timed_keeps_its_edges(speech_folder: Path) -> None:
+    one = read_manifest(speech_folder / "manifest.jsonl", languages=["pl"])[9]
+    parts = (TimedText(0.2, 0.4, "ala"), TimedText(0.6, 1.0, "9"))
+    slow = Condition(tempo=(0.5, 0.5), gain_db=(0.0, 0.0), edges_s=(-0.1, -0.1))
+    rows = UtteranceRows([replace(one, segments=parts)], ENCODER, "pl", fail, condition=slow, timestamped=1.0)
+    times = [TOKENIZER.seconds(token) for token in rows.row(0).tokens if TOKENIZER.is_timestamp(token)]
+    assert times == pytest.approx([0.4, 0.8, 1.2, 2.0], abs=0.02)
+    whole = UtteranceRows([one], ENCODER, "pl", fail).row(0).mel.shape[1]
+    assert rows.row(0).mel.shape[1] == pytest.approx(2 * whole, rel=0.1)

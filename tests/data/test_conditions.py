@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from lora_whisper.audio import SAMPLE_RATE
-from lora_whisper.data.conditions import ROBUST, Condition, Effects, _from_another_tract, coloured_noise
+from lora_whisper.data.conditions import (
+    OTHER_PEOPLE,
+    ROBUST,
+    Condition,
+    Effects,
+    _from_another_tract,
+    coloured_noise,
+    trimmed,
+)
 
 
 def tone(hertz: float = 1000.0, duration_s: float = 1.0) -> np.ndarray:
@@ -79,3 +87,36 @@ def test_formants_move_while_pitch_and_length_stay(factor):
 def test_a_tract_like_ones_own_changes_nothing(n_samples):
     sound = np.random.default_rng(0).standard_normal(n_samples)
     assert np.allclose(_from_another_tract(sound, 1.0), sound, atol=1e-9)
+
+
+@pytest.mark.parametrize("tempo", [0.75, 1.7])
+def test_hurried_speech_keeps_its_pitch(tempo):
+    heard = Effects(tempo=tempo).apply(tone())
+    assert len(heard) == pytest.approx(SAMPLE_RATE / tempo, rel=0.03)
+    spectrum = np.abs(np.fft.rfft(heard))
+    assert np.argmax(spectrum) * SAMPLE_RATE / len(heard) == pytest.approx(1000, abs=10)
+    assert Effects(speed=1.1, tempo=tempo).pace == pytest.approx(1.1 * tempo)
+
+
+@pytest.mark.parametrize("n_samples", [0, 1, 300])
+def test_nearly_nothing_can_be_hurried(n_samples):
+    assert len(Effects(tempo=1.5).apply(np.ones(n_samples, np.float32))) == n_samples
+
+
+def test_edges_are_cut_near_the_speech_or_inside_it():
+    silence = np.zeros(SAMPLE_RATE, np.float32)
+    audio = np.concatenate([silence, tone(), silence])
+    assert len(trimmed(audio, 0.1, 0.2)) == pytest.approx(1.3 * SAMPLE_RATE, abs=200)
+    assert len(trimmed(audio, -0.1, -0.2)) == pytest.approx(0.7 * SAMPLE_RATE, abs=200)
+    assert len(trimmed(tone(), 0.1, 0.2)) == SAMPLE_RATE
+    assert len(trimmed(tone(duration_s=0.2), -0.1, -0.1)) == 0.2 * SAMPLE_RATE  # nothing would be left
+    assert len(trimmed(silence, 0.1, 0.1)) == SAMPLE_RATE
+    assert len(Effects(edges_s=(0.1, 0.2)).apply(audio)) == pytest.approx(1.3 * SAMPLE_RATE, abs=200)
+
+
+def test_other_people_are_faster_slower_and_cut_closer():
+    drawn = [OTHER_PEOPLE.draw(np.random.default_rng(seed)) for seed in range(300)]
+    tempi = [one.tempo for one in drawn if one.tempo != 1]
+    edges = [edge for one in drawn if one.edges_s for edge in one.edges_s]
+    assert 0.75 < min(tempi) < 0.8 and 1.6 < max(tempi) < 1.7
+    assert -0.04 < min(edges) < -0.03 and 0.07 < max(edges) < 0.08

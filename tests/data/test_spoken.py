@@ -50,6 +50,29 @@ def test_a_share_has_recorded_voices(tmp_path, monkeypatch):
     assert len({row.speaker for row in rows}) == 8
 
 
+class Neural:
+    """Stands for Kokoro."""
+
+    def __init__(self):
+        self.said = []
+
+    def speak(self, text, language, rng):
+        self.said.append((text, language))
+        return rng.standard_normal(4000).astype(np.float32)
+
+
+def test_a_share_has_neural_voices(tmp_path, monkeypatch):
+    monkeypatch.setattr("lora_whisper.data.recorded.speak", Neural().speak)
+    utterances, neural = [Utterance(Path("a.wav"), "seven", "en"), *SAID[:1]], Neural()
+    manifest = prepare_spoken(
+        utterances, 8, 0, tmp_path, recorded_share=0.25, neural=neural, neural_share=0.5
+    )
+    assert neural.said == [("seven", "en")] * 4  # it has not learned Polish
+    rows = read_manifest(manifest)
+    assert len({row.speaker for row in rows}) == 16
+    assert len({row.load().tobytes() for row in rows}) == 16
+
+
 def test_copies_hold_no_more_than_recordings_at_their_rate(tmp_path):
     above = {}
     for rate in (8000, 16_000):
@@ -64,8 +87,9 @@ def test_what_cannot_be_spoken_is_refused(tmp_path):
         prepare_spoken(SAID[:1], 0, 0, tmp_path)
     with pytest.raises(UsageError, match="5 copies of 0 texts"):
         prepare_spoken(SAID[4:], 5, 0, tmp_path)
-    with pytest.raises(UsageError, match="a share is between 0 and 1"):
-        prepare_spoken(SAID[:1], 1, 0, tmp_path, recorded_share=2)
+    for shares in ({"recorded_share": 2}, {"neural_share": -1}, {"recorded_share": 0.6, "neural_share": 0.6}):
+        with pytest.raises(UsageError, match="shares are between 0 and 1"):
+            prepare_spoken(SAID[:1], 1, 0, tmp_path, **shares)
     with pytest.raises(UsageError, match="between 4000 and 16000 Hz"):
         prepare_spoken(SAID[:1], 1, 0, tmp_path, sample_rate=8)
     with pytest.raises(UnknownLanguage):
