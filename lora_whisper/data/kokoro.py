@@ -6,6 +6,7 @@ Its folder is that of the ONNX release: `onnx/*.onnx`, `voices/*.bin` and `token
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ class Kokoro:
                 raise CheckpointError(f"{folder} has no {kind}; fetch Kokoro's ONNX release: {_RELEASE}")
         try:
             tokenizer = json.loads((folder / "tokenizer.json").read_text("utf-8"))
-            self._ids: dict[str, int] = tokenizer["model"]["vocab"]
+            self._ids: dict[str, int] = dict(tokenizer["model"]["vocab"])
+            self._space = self._ids[" "]
             self._voices = [np.fromfile(path, "<f4").reshape(-1, STYLE_WIDTH) for path in voices]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{folder} is no ONNX release of Kokoro-82M: {error}") from error
@@ -100,24 +102,34 @@ class Kokoro:
         On one machine the same calls of a new instance give the same samples.
 
         Raises:
-            AudioError: there is nothing to say, or too much at once.
+            AudioError: there is nothing to say.
             MissingExtra: the `demo` extra is not installed.
         """
-        ids = [self._ids[one] for one in phonemes(text, language, rng) if one in self._ids]
-        if not 0 < len(ids) <= self._longest:
-            raise AudioError(
-                f"Kokoro cannot speak {text[:40]!r}: {len(ids)} phonemes; 1 to {self._longest} can be spoken"
-            )
-        one, other = (self._voices[place][len(ids) - 1] for place in rng.integers(len(self._voices), size=2))
-        share = np.float32(rng.random())
-        inputs = {
-            self._tokens: np.array([[0, *ids, 0]], np.int64),  # 0 begins and ends
-            "style": (share * one + (1 - share) * other)[None],
-            "speed": np.array([rng.uniform(*SPEEDS)], np.float32),
-        }
-        (spoken, *_) = self._session.run(None, inputs)
-        audio = soxr.resample(np.ravel(spoken), _RATE_HZ, SAMPLE_RATE)
+        pieces = list(self._pieces(phonemes(text, language, rng)))
+        if not pieces:
+            raise AudioError(f"Kokoro could not speak {text[:40]!r}")
+        one, other = (self._voices[place] for place in rng.integers(len(self._voices), size=2))
+        share, speed = np.float32(rng.random()), np.array([rng.uniform(*SPEEDS)], np.float32)
+        spoken = []
+        for ids in pieces:
+            style = share * one[len(ids) - 1] + (1 - share) * other[len(ids) - 1]
+            tokens = np.array([[0, *ids, 0]], np.int64)  # 0 begins and ends
+            inputs = {self._tokens: tokens, "style": style[None], "speed": speed}
+            spoken.append(np.ravel(self._session.run(None, inputs)[0]))
+        audio = soxr.resample(np.concatenate(spoken), _RATE_HZ, SAMPLE_RATE)
         return trimmed(np.clip(audio, -1, 1).astype(np.float32), _EDGE_S, _EDGE_S)
+
+    def _pieces(self, read: str) -> Iterator[list[int]]:
+        """The numbers of the phonemes, in pieces of whole words that are no longer than can be spoken."""
+        piece: list[int] = []
+        for word in read.split():
+            ids = [self._ids[one] for one in word if one in self._ids][: self._longest]
+            if piece and len(piece) + 1 + len(ids) > self._longest:
+                yield piece
+                piece = []
+            piece += [self._space, *ids] if piece and ids else ids
+        if piece:
+            yield piece
 
 
 def phonemes(text: str, language: str, rng: np.random.Generator) -> str:
