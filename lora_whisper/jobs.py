@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lora_whisper.audio import AudioContext
 from lora_whisper.data.batching import RowEncoder, RowSource, UtteranceRows, collate, plan_batches
-from lora_whisper.data.conditions import OTHER_PEOPLE, Condition
+from lora_whisper.data.conditions import OTHER_PEOPLE, ROBUST, Condition
 from lora_whisper.data.manifest import Utterance
 from lora_whisper.decoding.search import decode
 from lora_whisper.errors import LoraWhisperError, TrainingError, UnknownLanguage
@@ -111,7 +111,7 @@ def train_adapters(
     tracks = []
     for adapter in adapters:
         part = corpus.of(adapter.tag)
-        condition = OTHER_PEOPLE if config.perturb else None
+        condition = OTHER_PEOPLE if config.paces else ROBUST if config.perturb else None
         rows = adapter_rows(
             bank, adapter, part.train, report, condition, config.seed, timestamped=config.timestamped
         )

@@ -44,6 +44,7 @@ class Experiment:
         language: tag.
         speakers: whose recordings are used; None for all.
         part: "train", "dev" or "test" for the n-th utterance.
+        paces: hear other paces and cuts, too.
         by_speaker: each speaker in turn is the development set of an adapter that the others train, and what
             is scored is the mixture of all of them, with equal weights; no utterance is in part "dev" then.
         epochs: of training.
@@ -67,6 +68,7 @@ class Experiment:
     recorded: float = 0.0
     neural: float = 0.0
     sample_rate: int = SAMPLE_RATE
+    paces: bool = False
     by_speaker: bool = False
 
 
@@ -92,6 +94,7 @@ EXPERIMENTS = (
         recorded=0.25,
         neural=0.5,
         sample_rate=8000,
+        paces=True,
         by_speaker=True,
     ),
     Experiment(
@@ -185,6 +188,7 @@ def trained(
         batch_s=experiment.batch_s,
         patience=8,
         perturb=True,
+        paces=experiment.paces,
         spec_augment=True,
     )
     train, dev = ([replace(one, language=tag) for one in part] for part in (corpus.train, corpus.dev))

@@ -1,9 +1,12 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy_whisper import toy_backbone
 
+from lora_whisper.data.batching import UtteranceRows
+from lora_whisper.data.conditions import OTHER_PEOPLE, ROBUST, Condition
 from lora_whisper.data.manifest import Utterance, read_manifest
 from lora_whisper.errors import LoraWhisperError, TrainingError, UnknownLanguage
 from lora_whisper.jobs import Corpus, data_fingerprint, hold_out, similarity, train_adapters
@@ -52,6 +55,35 @@ def test_training_records_what_it_was(corpus: Corpus, tmp_path: Path) -> None:
         assert adapter.info.seed == 3
         assert adapter.info.data_fingerprint == data_fingerprint(corpus.of(adapter.tag).train)
     assert adapters[0].info.data_fingerprint != adapters[1].info.data_fingerprint
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, None),
+        ({"perturb": True}, ROBUST),
+        ({"paces": True}, OTHER_PEOPLE),
+        ({"perturb": True, "paces": True}, OTHER_PEOPLE),
+    ],
+)
+def test_conditions_are_those_asked_for(
+    corpus: Corpus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, bool],
+    expected: Condition | None,
+) -> None:
+    given = []
+
+    class Rows(UtteranceRows):
+        def __init__(self, *arguments: Any, condition: Condition | None = None, **more: Any) -> None:
+            given.append(condition)
+            super().__init__(*arguments, condition=condition, **more)
+
+    monkeypatch.setattr("lora_whisper.jobs.UtteranceRows", Rows)
+    bank = AdapterBank(toy_backbone())
+    train_adapters(bank, [bank.add("pl", LoRAConfig(4))], corpus, replace(CONFIG, **options), tmp_path)
+    assert given == [expected, None]  # to train and to choose the epoch
 
 
 def test_bad_audio_is_reported_and_the_rest_is_trained(corpus: Corpus, tmp_path: Path) -> None:

@@ -160,6 +160,7 @@ class TrainingOptions:
     precision: Any
     patience: int | None
     perturb: bool
+    paces: bool
     spec_augment: bool
     recompute: bool
     timestamped: float
@@ -180,6 +181,7 @@ class TrainingOptions:
             precision=self.precision,
             patience=self.patience,
             perturb=self.perturb,
+            paces=self.paces,
             spec_augment=self.spec_augment,
             recompute=self.recompute,
             timestamped=self.timestamped,
@@ -275,7 +277,12 @@ training_options = gathered(
     click.option(
         "--perturb",
         is_flag=True,
-        help="Each epoch in another voice, pace, noise, echo, channel, loudness, cut.",
+        help="Each epoch in another voice, noise, echo, channel, loudness, speed.",
+    ),
+    click.option(
+        "--paces",
+        is_flag=True,
+        help="--perturb, and other paces and cuts: for other people than those heard.",
     ),
     click.option("--spec-augment", is_flag=True, help="Hide bands and stretches of each spectrogram."),
     click.option("--recompute", is_flag=True, help="Gradient checkpointing: less memory, more time."),

@@ -140,7 +140,7 @@ ROBUST = Condition(
 """Conditions to train for robustness in: each effect in two recordings of five."""
 
 OTHER_PEOPLE = replace(ROBUST, tempo=(0.75, 1.7), edges_s=(-0.04, 0.08), chance=0.5)
-"""Conditions for adapters: few people were recorded, others will speak faster or slower and be cut closer."""
+"""Conditions where few people were recorded and others will be heard: faster, slower, cut closer."""
 
 
 def coloured_noise(n_samples: int, slope: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:

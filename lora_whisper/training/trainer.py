@@ -53,7 +53,8 @@ class TrainConfig:
         precision: "bf16" autocast, "fp32", or "auto": bf16 where the hardware multiplies it natively.
         patience: stop a track after this many epochs without a better development score; None: never.
         save_every: steps between checkpoints, besides the end of each epoch.
-        perturb: each epoch hears utterances in other voices, paces, noises, echoes, channels, loudness, cuts.
+        perturb: hear each utterance in another voice, noise, echo, channel, loudness and speed in each epoch.
+        paces: the same, and in other paces and cuts: for speech of other people than those recorded.
         timestamped: share of the rows with times; see `UtteranceRows`.
         spec_augment: hide bands and stretches of each spectrogram (SpecAugment).
         recompute: gradient checkpointing: less memory, more time; the result is the same.
@@ -72,6 +73,7 @@ class TrainConfig:
     patience: int | None = None
     save_every: int = 200
     perturb: bool = False
+    paces: bool = False
     timestamped: float = 0.0
     spec_augment: bool = False
     recompute: bool = False
