@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from toy_kokoro import toy_release
 
 from lora_whisper.cli import INTERRUPTED, cli, run
 
@@ -422,6 +423,19 @@ class TestPrepare:
         assert Path(printed["manifest"]) == tmp_path / "test.jsonl"
         assert printed["languages"] == ["pl", "it"] and printed["utterances"] == 4
         assert len((tmp_path / "test.jsonl").read_text().splitlines()) == 4
+
+    def test_spoken_with_neural_voices(self, lora, tmp_path):
+        texts = tmp_path / "texts.jsonl"
+        (tmp_path / "a.wav").touch()
+        texts.write_text(json.dumps({"audio": "a.wav", "text": "seven", "language": "en"}) + "\n")
+        spoken, kokoro = ("prepare", "spoken", texts, "--copies", "4", "--out", tmp_path), tmp_path / "kokoro"
+        code, out, err = lora(*spoken, "--kokoro", kokoro)
+        assert (code, out) == (1, "") and one_line(err) and "fetch Kokoro's ONNX release" in err
+        assert lora(*spoken, "--neural", "0.5")[0] == 2
+        code, out, err = lora(*spoken, "--kokoro", toy_release(kokoro), "--json")
+        assert code == 0, err
+        rows = Path(json.loads(out)["manifest"]).read_text().splitlines()
+        assert [json.loads(row)["text"] for row in rows] == ["seven"] * 4
 
 
 def test_training_over_few_bits_records_them(lora, speech_folder, tiny_backbone_folder, tmp_path):

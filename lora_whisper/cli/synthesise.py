@@ -103,7 +103,7 @@ def synthetic(
     help="ONNX release of Kokoro-82M, of whose voices others are mixed (en, es, fr, hi, it, pt).",
 )
 @click.option(
-    "--neural", type=float, default=0.5, metavar="SHARE", show_default=True, help="Of the copies, by it."
+    "--neural", type=float, metavar="SHARE", help="Of the copies, by it.  [default: 0.5 with --kokoro]"
 )
 @click.option(
     "--sample-rate",
@@ -123,7 +123,7 @@ def spoken(
     copies: int,
     recorded: float,
     kokoro: Path | None,
-    neural: float,
+    neural: float | None,
     sample_rate: int,
     seed: int,
     out: Path,
@@ -135,7 +135,8 @@ def spoken(
     from lora_whisper.data.spoken import prepare_spoken
 
     utterances = read_manifest(manifest)
-    voices, share = (Kokoro(kokoro), neural) if kokoro else (None, 0.0)
+    voices = Kokoro(kokoro) if kokoro else None
+    share = (0.5 if voices else 0.0) if neural is None else neural
     with progress("synthesising", not output.no_progress) as advance:
         written = prepare_spoken(utterances, copies, seed, out, advance, recorded, sample_rate, voices, share)
     if output.as_json:

@@ -58,7 +58,8 @@ def prepare_spoken(
         neural_share: that share.
 
     Raises:
-        UsageError: nothing to speak, shares or a rate that are none, or flite is needed and not installed.
+        UsageError: nothing to speak, shares or a rate that are none, nobody for the
+            neural share, or flite is needed and not installed.
         UnknownLanguage: espeak-ng does not speak a language.
         OutputError: the folder cannot be written.
         MissingExtra: an extra is not installed: `demo`, or `voices` for voices made from recordings.
@@ -71,6 +72,8 @@ def prepare_spoken(
             f"{recorded_share} of the copies in recorded voices, {neural_share} in neural ones;"
             " shares are between 0 and 1, together, too"
         )
+    if neural_share and not neural:
+        raise UsageError(f"{neural_share} of the copies in neural voices, and no Kokoro to speak them")
     if not LEAST_RATE <= sample_rate <= SAMPLE_RATE:
         raise UsageError(f"a sample rate of {sample_rate}; it is between {LEAST_RATE} and {SAMPLE_RATE} Hz")
     out = prepare_folder(Path(out))

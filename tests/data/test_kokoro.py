@@ -1,72 +1,20 @@
 """Kokoro's interface, by a small network that has the same one and hums."""
 
-import json
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
+from toy_kokoro import toy_release
 
 from lora_whisper.data import kokoro
-from lora_whisper.data.kokoro import STYLE_WIDTH, Kokoro, phonemes
+from lora_whisper.data.kokoro import Kokoro, phonemes
 from lora_whisper.errors import AudioError, CheckpointError
-
-HOP = 2400
-"""Samples of the hum a phoneme, at 24 kHz."""
-
-SPELLING = "abdefhijklmnopstuvwzæðŋɐɑɒɔəɛɜɡɪɹɾʃʊʌʒʤʧθɲʎβˈˌːAIOQWY "
-
-
-def hum(tokens: str) -> onnx.ModelProto:
-    """A model that hums for 0.1 s a token, at a pitch that the style gives."""
-    constants = {
-        "one": np.array(1),
-        "zero": np.array(0),
-        "hop": np.array(HOP),
-        "step": np.array(0.4, np.float32),
-        "quiet": np.array(0.3, np.float32),
-    }
-    nodes = [
-        ("Shape", [tokens], "shape", {}),
-        ("Gather", ["shape", "one"], "length", {"axis": 0}),
-        ("Mul", ["length", "hop"], "samples", {}),
-        ("Range", ["zero", "samples", "one"], "places", {}),
-        ("Cast", ["places"], "time", {"to": TensorProto.FLOAT}),
-        ("ReduceMean", ["style"], "mean", {"keepdims": 0}),
-        ("Mul", ["mean", "step"], "pitch", {}),
-        ("Mul", ["time", "pitch"], "phase", {}),
-        ("Sin", ["phase"], "sine", {}),
-        ("Mul", ["sine", "quiet"], "soft", {}),
-        ("Div", ["soft", "speed"], "waveform", {}),
-    ]
-    inputs = [
-        helper.make_tensor_value_info(tokens, TensorProto.INT64, [1, None]),
-        helper.make_tensor_value_info("style", TensorProto.FLOAT, [1, STYLE_WIDTH]),
-        helper.make_tensor_value_info("speed", TensorProto.FLOAT, [1]),
-    ]
-    output = helper.make_tensor_value_info("waveform", TensorProto.FLOAT, [None])
-    graph = helper.make_graph(
-        [helper.make_node(kind, given, [made], **how) for kind, given, made, how in nodes],
-        "hum",
-        inputs,
-        [output],
-        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
-    """A folder in the layout of the ONNX release, with two voices for texts of up to forty phonemes."""
-    for part in ("onnx", "voices"):
-        (tmp_path / part).mkdir()
-    (tmp_path / "onnx" / "model.onnx").write_bytes(hum("input_ids").SerializeToString())
-    for name, value in (("af_low", 0.5), ("bm_high", 1.5)):
-        np.full((40, 1, STYLE_WIDTH), value, "<f4").tofile(tmp_path / "voices" / f"{name}.bin")
-    vocabulary = {"$": 0} | {one: place for place, one in enumerate(SPELLING, 1)}
-    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}}), "utf-8")
-    return tmp_path
+    return toy_release(tmp_path / "kokoro")
 
 
 def test_speech_depends_on_the_generator_alone(release: Path) -> None:
@@ -87,9 +35,9 @@ def test_voices_are_mixed(release: Path) -> None:
     assert len({round(float(pitch), 3) for pitch in pitches}) > 8
 
 
-def test_the_other_name_of_its_input_is_known(release: Path) -> None:
-    (release / "onnx" / "model.onnx").write_bytes(hum("tokens").SerializeToString())
-    assert len(Kokoro(release).speak("siete", "es", np.random.default_rng(0)))
+def test_the_other_name_of_its_input_is_known(tmp_path: Path) -> None:
+    model = Kokoro(toy_release(tmp_path, "tokens"))
+    assert len(model.speak("siete", "es", np.random.default_rng(0)))
 
 
 def test_a_language_is_known_by_its_tag() -> None:

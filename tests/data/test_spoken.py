@@ -90,6 +90,8 @@ def test_what_cannot_be_spoken_is_refused(tmp_path):
     for shares in ({"recorded_share": 2}, {"neural_share": -1}, {"recorded_share": 0.6, "neural_share": 0.6}):
         with pytest.raises(UsageError, match="shares are between 0 and 1"):
             prepare_spoken(SAID[:1], 1, 0, tmp_path, **shares)
+    with pytest.raises(UsageError, match="no Kokoro to speak them"):
+        prepare_spoken(SAID[:1], 1, 0, tmp_path, neural_share=0.5)
     with pytest.raises(UsageError, match="between 4000 and 16000 Hz"):
         prepare_spoken(SAID[:1], 1, 0, tmp_path, sample_rate=8)
     with pytest.raises(UnknownLanguage):
