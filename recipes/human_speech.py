@@ -55,6 +55,7 @@ class Experiment:
         recorded: share of these voices that were made from recordings of other people.
         neural: share that are mixtures of Kokoro's.
         sample_rate: of the recordings, in Hz, if it is below Whisper's: these voices are as dull.
+        seed: of these voices and of training.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Experiment:
     sample_rate: int = SAMPLE_RATE
     paces: bool = False
     by_speaker: bool = False
+    seed: int = 0
 
 
 def other_speakers(_: int, utterance: Utterance) -> str:
@@ -168,7 +170,7 @@ def spoken(
     manifest = prepare_spoken(
         utterances,
         experiment.copies,
-        0,
+        experiment.seed,
         folder / "spoken",
         recorded_share=experiment.recorded,
         sample_rate=experiment.sample_rate,
@@ -190,9 +192,10 @@ def trained(
         perturb=True,
         paces=experiment.paces,
         spec_augment=True,
+        seed=experiment.seed,
     )
     train, dev = ([replace(one, language=tag) for one in part] for part in (corpus.train, corpus.dev))
-    adapter = bank.add(tag, shape, token_language=experiment.language)
+    adapter = bank.add(tag, shape, seed=experiment.seed, token_language=experiment.language)
     monitor = Monitors(ConsoleMonitor(), LogMonitor(folder))
     states = train_adapters(bank, [adapter], Corpus(train, dev), config, folder, monitor=monitor)
     return len(states[adapter.tag].epochs)
@@ -225,13 +228,14 @@ def main() -> None:
     parser.add_argument(
         "--kokoro", type=Path, default=Path("runs/kokoro"), help="see lora_whisper.data.kokoro"
     )
+    parser.add_argument("--seed", type=int, default=0, help="of the synthetic voices and the training")
     parser.add_argument("--out", type=Path, default=Path("runs/human"))
     arguments = parser.parse_args()
     utterances = read_manifest(arguments.manifest)
     shape = LoRAConfig(modules=MODULES if arguments.convolutions else LINEAR)
     rows = [
         run(one, utterances, arguments.backbone, shape, arguments.kokoro, arguments.out / one.language)
-        for one in EXPERIMENTS
+        for one in (replace(experiment, seed=arguments.seed) for experiment in EXPERIMENTS)
         if one.language in arguments.languages
     ]
     write_json(arguments.out / "human_speech.json", {"backbone": arguments.backbone, "experiments": rows})
