@@ -67,9 +67,10 @@ SUMMARY = {
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
-    """A command in a process of its own."""
+    """A command in a process of its own; it hears Ctrl-C even if the tests are a background job."""
+    hears = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     return subprocess.Popen(
-        [sys.executable, "-c", "from lora_whisper.cli import main; main()", *map(str, arguments)],
+        [sys.executable, "-c", f"{hears}; from lora_whisper.cli import main; main()", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
