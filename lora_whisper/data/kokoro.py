@@ -64,13 +64,14 @@ class Kokoro:
 
     Args:
         folder: see the module.
+        n_threads: that speak; 0 for one on each core.
 
     Raises:
         CheckpointError: a file is missing or is none of Kokoro's.
         MissingExtra: the `voices` extra is not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, n_threads: int = 0) -> None:
         models, voices = sorted(folder.glob("onnx/*.onnx")), sorted(folder.glob("voices/*.bin"))
         for kind, found in (("onnx/*.onnx", models), ("voices/*.bin", voices)):
             if not found:
@@ -84,9 +85,11 @@ class Kokoro:
             raise CheckpointError(f"{folder} is no ONNX release of Kokoro-82M: {error}") from error
         onnxruntime = optional_module("onnxruntime", "voices")
         onnxruntime.set_seed(0)  # of the breath in its voices
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = n_threads
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                str(models[0]), providers=["CPUExecutionProvider"]
+                str(models[0]), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # noqa: BLE001  (the library's own kinds, and what the file system says)
             raise CheckpointError(f"{models[0]}: cannot be loaded ({str(error).splitlines()[0]})") from None

@@ -3,6 +3,9 @@
 So each utterance is moved away from its voice: pitch with speed, and formants.
 """
 
+from collections.abc import Callable
+from types import ModuleType
+
 import numpy as np
 
 from lora_whisper.data import flite, pico
@@ -10,6 +13,9 @@ from lora_whisper.data.conditions import Condition, Samples
 
 SPEAKERS = Condition(gain_db=(0.0, 0.0), speed=(0.88, 1.14), formants=(0.8, 1.25))
 """How far."""
+
+Speaker = Callable[[str, str, np.random.Generator], Samples]
+"""Speaks a text in a language."""
 
 LANGUAGES = tuple(dict.fromkeys(voice.split("-", maxsplit=1)[0] for voice in pico.VOICES))
 
@@ -27,9 +33,23 @@ def speak(text: str, language: str, rng: np.random.Generator) -> Samples:
         UsageError: English, and flite is not installed.
         AudioError: the text cannot be spoken.
     """
-    base = language.split("-", maxsplit=1)[0]
-    voices = [(pico, name) for name in pico.VOICES if name.startswith(base)]
-    if base == "en":
-        voices += [(flite, name) for name in flite.VOICES]
+    voices = _voices(language)
     synthesiser, name = voices[int(rng.integers(len(voices)))]
     return SPEAKERS.apply(synthesiser.speak(text, name, rng), rng)
+
+
+def rehearse(language: str) -> None:
+    """Let each voice of a language speak: raises what `speak` would raise after hours."""
+    for synthesiser, name in _voices(language):
+        synthesiser.speak("Anna", name, np.random.default_rng(0))
+
+
+def _voices(language: str) -> list[tuple[ModuleType, str]]:
+    base = language.split("-", maxsplit=1)[0]
+    voices = [(pico, name) for name in pico.VOICES if name.startswith(base)]
+    return voices + [(flite, name) for name in flite.VOICES if base == "en"]
+
+
+def as_somebody_else(speak: Speaker, text: str, language: str, rng: np.random.Generator) -> Samples:
+    """The text by this speaker, moved away from that voice likewise."""
+    return SPEAKERS.apply(speak(text, language, rng), rng)

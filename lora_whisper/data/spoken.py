@@ -28,9 +28,6 @@ NAME = "spoken"
 LEAST_RATE = 4000
 """Hz; less is no speech."""
 
-Speaker = Callable[[str, str, np.random.Generator], Samples]
-"""Speaks a text in a language."""
-
 
 def prepare_spoken(
     utterances: Sequence[Utterance],
@@ -91,19 +88,15 @@ def prepare_spoken(
 
 def _speakers(
     language: str, copies: int, recorded_share: float, neural: kokoro.Kokoro | None, neural_share: float
-) -> Iterator[Speaker]:
+) -> Iterator[recorded.Speaker]:
     """Who speaks each copy."""
     for copy in range(copies):
         if recorded.speaks(language) and copy < recorded_share * copies:
             yield recorded.speak
         elif neural and kokoro.speaks(language) and copy < (recorded_share + neural_share) * copies:
-            yield partial(_somebody_else, neural.speak)
+            yield partial(recorded.as_somebody_else, neural.speak)
         else:
             yield _nobody
-
-
-def _somebody_else(speak: Speaker, text: str, language: str, rng: np.random.Generator) -> Samples:
-    return recorded.SPEAKERS.apply(speak(text, language, rng), rng)
 
 
 def _nobody(text: str, language: str, rng: np.random.Generator) -> Samples:
@@ -113,7 +106,7 @@ def _nobody(text: str, language: str, rng: np.random.Generator) -> Samples:
 
 
 def _spoken(
-    language: str, text: str, copy: int, seed: int, folder: Path, speak: Speaker, sample_rate: int
+    language: str, text: str, copy: int, seed: int, folder: Path, speak: recorded.Speaker, sample_rate: int
 ) -> Utterance:
     number = stable_hash(f"{language}|{text}|{seed}|{copy}")
     audio = speak(text, language, np.random.default_rng(number))

@@ -5,19 +5,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from lora_whisper.audio import N_SAMPLES, SAMPLE_RATE
-from lora_whisper.data import espeak, recorded
+from lora_whisper.data import espeak, kokoro, recorded
 from lora_whisper.data.batching import Row, RowEncoder, Segment
 from lora_whisper.data.conditions import ROBUST, Condition, Effects, coloured_noise
 from lora_whisper.data.domains import find_domain
+from lora_whisper.data.kokoro import Kokoro
 from lora_whisper.data.texts import TextSource, stable_hash
 from lora_whisper.data.voices import draw_timbre, draw_voice
 from lora_whisper.data.words import listing, mingled, naming, roll, sentence
+from lora_whisper.errors import UsageError
 from lora_whisper.languages import language
 
 CHUNK = 250
@@ -52,6 +56,7 @@ class Curriculum:
         named: names of ISO standards instead of CLDR's entries, in the same languages, where not `words`.
         timbres: spoken by a random timbre instead of a voice variant of the training split.
         recorded: spoken by a voice made from recordings instead, in the languages that have one.
+        neural: spoken by mixtures of Kokoro's voices instead, in the languages that it learned.
         perturbed: in the conditions `ROBUST`.
         timestamped: with the times of their utterances.
         prompted: with another text as what was said before.
@@ -74,6 +79,7 @@ class Curriculum:
     named: float = 0.0
     timbres: float = 0.0
     recorded: float = 0.0
+    neural: float = 0.0
     perturbed: float = 0.0
     timestamped: float = 0.0
     prompted: float = 0.0
@@ -93,17 +99,21 @@ def row_makers(n: int | None = None) -> Executor:
 class RowFactory:
     """Makes the rows of a curriculum: row number i of a language is a pure function of the arguments.
 
+    But for the breath in neural voices, which differs from call to call.
+
     Attributes:
         curriculum: what they are like.
         split: "train" or "dev"; the texts and voices of "test" are not used for training.
         seed: another seed, other rows.
         encoder: of the backbone.
+        kokoro: folder of the neural voices, if there are rows by them.
     """
 
     curriculum: Curriculum
     split: str
     seed: int
     encoder: RowEncoder
+    kokoro: Path | None = None
 
     def rows(self, counts: Mapping[str, int], makers: Executor) -> list[Row]:
         """So many rows of each language and the silent ones beside them, made by `row_makers`."""
@@ -118,6 +128,21 @@ class RowFactory:
             for chunk in makers.map(_make, jobs)
             for mel, tokens, n_prompt in chunk
         ]
+
+    def rehearse(self) -> None:
+        """Let all natural voices speak: raises what is missing before hours are spent.
+
+        Raises:
+            UsageError: no folder of Kokoro, or flite is not installed.
+            CheckpointError: the folder is none of Kokoro's.
+            MissingExtra: the `voices` extra is not installed.
+        """
+        recipe = self.curriculum
+        for tag in recipe.utterances:
+            if recipe.recorded and recorded.speaks(tag):
+                recorded.rehearse(tag)
+            if recipe.neural and kokoro.speaks(tag):
+                self._neural_voices()
 
     def row(self, tag: str, index: int) -> Row:
         """Row `index` of a language, or of silence if the tag is empty.
@@ -242,15 +267,28 @@ class RowFactory:
 
     def _utterance(self, tag: str, rng: np.random.Generator) -> tuple[Samples, str]:
         text = self._text(tag, rng)
-        share = self.curriculum.recorded
-        if share and recorded.speaks(tag) and rng.random() < share:
-            return recorded.speak(text, tag, rng), text
+        if speak := self._natural_speaker(tag, rng):
+            return speak(text, tag, rng), text
         voice, _ = draw_voice(find_domain("general").variants_of(self.split), rng)
         if rng.random() < self.curriculum.timbres:
             voice = replace(voice, variant="", timbre=draw_timbre(rng))
         if self.curriculum.speeds_wpm:
             voice = replace(voice, speed_wpm=int(rng.integers(*self.curriculum.speeds_wpm, endpoint=True)))
         return espeak.synthesise(text, tag, voice), text
+
+    def _natural_speaker(self, tag: str, rng: np.random.Generator) -> recorded.Speaker | None:
+        """Who speaks the next utterance, unless it is espeak-ng."""
+        recipe = self.curriculum
+        if recipe.recorded and recorded.speaks(tag) and rng.random() < recipe.recorded:
+            return recorded.speak
+        if recipe.neural and kokoro.speaks(tag) and rng.random() < recipe.neural:
+            return partial(recorded.as_somebody_else, self._neural_voices().speak)
+        return None
+
+    def _neural_voices(self) -> Kokoro:
+        if not self.kokoro:
+            raise UsageError("rows in neural voices, and no folder of Kokoro to speak them")
+        return _load_kokoro(self.kokoro)
 
     def _silent(self, rng: np.random.Generator) -> Row:
         """Noise of any colour and loudness or digital silence, 0.5 to 20 s."""
@@ -310,6 +348,11 @@ def audible(audio: Samples) -> tuple[int, int]:
 
 def _silence(duration_s: float) -> Samples:
     return np.zeros(max(int(duration_s * SAMPLE_RATE), 0), np.float32)
+
+
+@cache
+def _load_kokoro(folder: Path) -> Kokoro:
+    return Kokoro(folder, n_threads=1)  # other processes make rows beside
 
 
 def _make(job: tuple[RowFactory, str, range]) -> list[tuple[NDArray[np.float16], tuple[int, ...], int]]:

@@ -140,6 +140,7 @@ def pretrain(
     folder: Path,
     monitor: Callable[[Path], Monitor] | None = None,
     device: torch.device = CPU,
+    kokoro: Path | None = None,
 ) -> Backbone:
     """Make a backbone, each stage with the weights of the one before, those of the CTC head included.
 
@@ -150,16 +151,19 @@ def pretrain(
             finished stages are not repeated, unfinished ones resumed.
         monitor: makes what is told of each step, from the folder of the stage.
         device: where it learns; on a GPU, the rows of the next stage are made meanwhile.
+        kokoro: folder of the neural voices, if a stage hears them.
 
     Raises:
-        UsageError: there is no stage.
+        UsageError: there is no stage, or a stage hears natural voices that are not there; see
+            `RowFactory.rehearse` for more of these.
     """
     tokenizer = train_tokenizer(_texts(recipe), recipe.n_text_tokens, recipe.languages)
     model = Whisper(recipe.dimensions(tokenizer.n_vocab)).initialise(recipe.seed).to(device)
     head = CTCHead(recipe.n_state, tokenizer.eot, recipe.ctc_weight, recipe.seed).to(device)
     backbone = None
     keep_freed_memory()
-    with Speech(recipe, stages, tokenizer, ahead=device.type != "cpu") as speech:
+    with Speech(recipe, stages, tokenizer, device.type != "cpu", kokoro) as speech:
+        speech.rehearse()
         for number, stage in enumerate(stages):
             place = folder / f"stage-{number + 1}"
             if (place / "backbone").exists():
@@ -188,12 +192,18 @@ class Speech:
         stages: of its pre-training.
         tokenizer: of the backbone.
         ahead: whether those of the next stage are begun as soon as one has its own: a GPU leaves cores idle.
+        kokoro: folder of the neural voices, if a stage hears them.
     """
 
     def __init__(
-        self, recipe: Pretraining, stages: Sequence[Stage], tokenizer: Tokenizer, ahead: bool
+        self,
+        recipe: Pretraining,
+        stages: Sequence[Stage],
+        tokenizer: Tokenizer,
+        ahead: bool,
+        kokoro: Path | None = None,
     ) -> None:
-        self._recipe, self._stages, self._ahead = recipe, stages, ahead
+        self._recipe, self._stages, self._ahead, self._kokoro = recipe, stages, ahead, kokoro
         self._encoder = RowEncoder(tokenizer, n_mels=80, context="dynamic", learn_prompt=True)
         self._coming: dict[int, Future[tuple[list[Row], list[Row]]]] = {}
 
@@ -205,6 +215,11 @@ class Speech:
             torch.set_num_threads(spared)  # more would wait for each other on cores that make rows
         self._collector = ThreadPoolExecutor(1)
         return self
+
+    def rehearse(self) -> None:
+        """See `RowFactory.rehearse`."""
+        for number in range(len(self._stages)):
+            self._factory(number, "train").rehearse()
 
     def __exit__(self, *_: object) -> None:
         self._makers.shutdown(cancel_futures=True)
@@ -220,11 +235,14 @@ class Speech:
         return rows
 
     def _make(self, number: int) -> tuple[list[Row], list[Row]]:
-        curriculum, seed = self._stages[number].curriculum, self._recipe.seed + number
         dev_counts = dict.fromkeys(self._recipe.languages, self._recipe.dev_utterances)
-        dev = RowFactory(curriculum, "dev", seed, self._encoder).rows(dev_counts, self._makers)
-        train_rows = RowFactory(curriculum, "train", seed, self._encoder)
-        return train_rows.rows(curriculum.utterances, self._makers), dev
+        dev = self._factory(number, "dev").rows(dev_counts, self._makers)
+        counts = self._stages[number].curriculum.utterances
+        return self._factory(number, "train").rows(counts, self._makers), dev
+
+    def _factory(self, number: int, split: str) -> RowFactory:
+        curriculum, seed = self._stages[number].curriculum, self._recipe.seed + number
+        return RowFactory(curriculum, split, seed, self._encoder, self._kokoro)
 
 
 def token_weights(tokenizer: Tokenizer, curriculum: Curriculum, language_weight: float) -> Tensor:

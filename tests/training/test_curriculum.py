@@ -1,10 +1,15 @@
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from toy_kokoro import toy_release
 from toy_whisper import toy_tokenizer
 
 from lora_whisper.audio import SAMPLE_RATE
 from lora_whisper.data.batching import Row, RowEncoder
+from lora_whisper.errors import CheckpointError, UsageError
 from lora_whisper.training.curriculum import Curriculum, RowFactory, audible, joined, row_makers
 
 COUNTS = {"pl": 3, "it": 3}
@@ -61,6 +66,35 @@ def test_a_share_has_recorded_voices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(said) == 1
     factory(recorded=0.0).row("en", 1)
     assert len(said) == 1
+
+
+def test_a_share_has_neural_voices(tmp_path: Path) -> None:
+    espeak, ours = factory(joined=0.0), factory(joined=0.0, neural=1.0)
+    neural = replace(ours, kokoro=toy_release(tmp_path / "kokoro"))
+    assert same(neural.row("pl", 0), espeak.row("pl", 0))  # a language that Kokoro has not learned
+    row = neural.row("en", 0)
+    assert row.tokens == espeak.row("en", 0).tokens
+    assert not torch.equal(row.mel, espeak.row("en", 0).mel)
+    with pytest.raises(UsageError, match="no folder of Kokoro"):
+        ours.row("en", 0)
+
+
+def test_missing_voices_are_known_before_the_rows_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker = factory(recorded=0.1, neural=0.1)
+    polish = replace(maker.curriculum, utterances={"pl": 1})
+    replace(maker, curriculum=polish).rehearse()  # which has none of them
+    english = replace(polish, utterances={"pl": 1, "en": 1}, recorded=0.0)
+    neural = replace(maker, curriculum=english)
+    with pytest.raises(UsageError, match="no folder of Kokoro"):
+        neural.rehearse()
+    with pytest.raises(CheckpointError, match="fetch Kokoro"):
+        replace(neural, kokoro=tmp_path / "nowhere").rehearse()
+    monkeypatch.setattr("lora_whisper.data.pico.speak", lambda *_: np.zeros(SAMPLE_RATE, np.float32))
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(UsageError, match="flite"):
+        replace(maker, curriculum=replace(english, recorded=0.1)).rehearse()
 
 
 def test_a_share_of_the_texts_without_random_words_are_names(monkeypatch: pytest.MonkeyPatch) -> None:
