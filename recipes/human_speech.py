@@ -3,6 +3,7 @@
 Each scored on what it has not been trained on: English digits of other speakers (a mixture), German
 sentences, Chinese and Swedish words of the same speaker. They train in random voices, noise, echo, channels,
 loudness and speed, with parts of the spectrograms hidden, some beside the same texts in synthetic voices.
+The adapters of the digits start from one that has heard all other people, in all languages, first.
 For the digits these need the extra `voices`, flite (`apt-get install flite`) and `scripts/kokoro.py`.
 The Chinese words are spoken beside frequent ones of the language, which need the extra `pretrain`.
 Writes runs/human/human_speech.json and prints the table of docs/results.md.
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from lora_whisper.audio import SAMPLE_RATE
+from lora_whisper.data.batching import JoinedRows
+from lora_whisper.data.conditions import OTHER_PEOPLE
 from lora_whisper.data.kokoro import Kokoro
 from lora_whisper.data.manifest import Utterance, read_manifest
 from lora_whisper.data.spoken import prepare_spoken
@@ -25,14 +28,17 @@ from lora_whisper.evaluation.metrics import Rate
 from lora_whisper.evaluation.report import percent
 from lora_whisper.evaluation.results import EvaluationResult
 from lora_whisper.files import write_json
-from lora_whisper.jobs import Corpus, train_adapters
+from lora_whisper.jobs import Corpus, adapter_rows, train_adapters
 from lora_whisper.lora.bank import AdapterBank, Expert
 from lora_whisper.lora.parts import LINEAR, MODULES, LoRAConfig
 from lora_whisper.model.checkpoint import load_backbone
+from lora_whisper.training.methods import Track
 from lora_whisper.training.monitor import ConsoleMonitor, LogMonitor, Monitors
-from lora_whisper.training.trainer import TrainConfig
+from lora_whisper.training.trainer import TrainConfig, train
 
 TEST_SPEAKERS = {"theo", "yweweler"}
+PEOPLE_EPOCHS, PEOPLE_BATCH_S = 8, 40.0
+LEARNING_RATE = 2e-3
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class Experiment:
         recorded: share of these voices that were made from recordings of other people.
         neural: share that are mixtures of Kokoro's.
         sample_rate: of the recordings, in Hz, if it is below Whisper's: these voices are as dull.
+        after_people: the adapters start from one that has heard everybody else in the manifest, in all
+            languages that the backbone knows.
         seed: of these voices and of training.
     """
 
@@ -71,6 +79,7 @@ class Experiment:
     sample_rate: int = SAMPLE_RATE
     paces: bool = False
     by_speaker: bool = False
+    after_people: bool = False
     seed: int = 0
 
 
@@ -98,6 +107,7 @@ EXPERIMENTS = (
         sample_rate=8000,
         paces=True,
         by_speaker=True,
+        after_people=True,
     ),
     Experiment(
         "German sentences, one speaker, unseen sentences", "de", frozenset({"Kerstin"}), every_tenth, 20
@@ -134,10 +144,13 @@ def run(
     folds = {language: Corpus(parts["train"], parts["dev"])}
     if experiment.by_speaker:
         folds = {f"{language}-x-{name}": corpus for name, corpus in by_speakers(parts["train"]).items()}
-    others = other_words(experiment, [*parts["dev"], *parts["test"]])
-    copies = spoken(experiment, [*parts["train"], *others], kokoro, folder) if experiment.copies else []
+    words_beside = other_words(experiment, [*parts["dev"], *parts["test"]])
+    said = [*parts["train"], *words_beside]
+    copies = spoken(experiment, said, kokoro, folder) if experiment.copies else []
+    others = [u for u in utterances if u.speaker not in experiment.speakers]
+    start = hear_people(bank, others, shape, experiment.seed, folder) if experiment.after_people else None
     epochs = {
-        tag: trained(bank, tag, shape, corpus.beside(copies), experiment, folder / tag)
+        tag: trained(bank, tag, shape, start, corpus.beside(copies), experiment, folder / tag)
         for tag, corpus in folds.items()
     }
     if experiment.by_speaker:
@@ -180,13 +193,47 @@ def spoken(
     return read_manifest(manifest)
 
 
+def hear_people(
+    bank: AdapterBank, utterances: Sequence[Utterance], shape: LoRAConfig, seed: int, folder: Path
+) -> str:
+    """Train one adapter on all of these people, whatever known language they speak; its tag."""
+    by_language = {
+        f"{language}-x-people": [one for one in utterances if one.language == language]
+        for language in bank.backbone.tokenizer.languages
+    }
+    (first, *rest) = (tag for tag, said in by_language.items() if said)
+    shared = bank.add(first, shape, seed=seed)
+    for tag in rest:
+        bank.add_shared(tag, first)
+    rows = JoinedRows(
+        [adapter_rows(bank, bank[tag], by_language[tag], print, OTHER_PEOPLE, seed) for tag in (first, *rest)]
+    )
+    config = TrainConfig(
+        epochs=PEOPLE_EPOCHS,
+        learning_rate=LEARNING_RATE,
+        batch_s=PEOPLE_BATCH_S,
+        spec_augment=True,
+        seed=seed,
+    )
+    track = Track("people", shared.named_parameters(), rows, route=shared.route)
+    monitor = Monitors(ConsoleMonitor(), LogMonitor(folder / "people"))
+    train(bank.backbone.model, [track], config, folder / "people" / "checkpoints", monitor=monitor)
+    return first
+
+
 def trained(
-    bank: AdapterBank, tag: str, shape: LoRAConfig, corpus: Corpus, experiment: Experiment, folder: Path
+    bank: AdapterBank,
+    tag: str,
+    shape: LoRAConfig,
+    start: str | None,
+    corpus: Corpus,
+    experiment: Experiment,
+    folder: Path,
 ) -> int:
     """Train a new adapter; for how many epochs it was."""
     config = TrainConfig(
         epochs=experiment.epochs,
-        learning_rate=2e-3,
+        learning_rate=LEARNING_RATE,
         batch_s=experiment.batch_s,
         patience=8,
         perturb=True,
@@ -194,10 +241,10 @@ def trained(
         spec_augment=True,
         seed=experiment.seed,
     )
-    train, dev = ([replace(one, language=tag) for one in part] for part in (corpus.train, corpus.dev))
-    adapter = bank.add(tag, shape, seed=experiment.seed, token_language=experiment.language)
+    parts = ([replace(one, language=tag) for one in part] for part in (corpus.train, corpus.dev))
+    adapter = bank.add(tag, shape, seed=experiment.seed, start=start, token_language=experiment.language)
     monitor = Monitors(ConsoleMonitor(), LogMonitor(folder))
-    states = train_adapters(bank, [adapter], Corpus(train, dev), config, folder, monitor=monitor)
+    states = train_adapters(bank, [adapter], Corpus(*parts), config, folder, monitor=monitor)
     return len(states[adapter.tag].epochs)
 
 

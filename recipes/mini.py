@@ -185,19 +185,6 @@ STAGES = (
         ),
         REFINING,
     ),
-    Stage(  # likewise, a quarter of it in voices of people, or like people's
-        replace(
-            WINDOWS,
-            utterances=part_of_names(14),
-            windows=0.5,
-            timestamped=0.6,
-            silent=0.04,
-            recorded=0.25,
-            neural=0.05,
-            written=dict.fromkeys(THINLY_COVERED, 2) | {"el": 10, "ja": 11, "zh": 32},
-        ),
-        REFINING,
-    ),
 )
 SHARE_OF_TWO_CORES = {True: 0.2, False: 0.05}
 """Of the rows: what two cores learn within six hours, by whether they multiply in bf16 (docs/log.md)."""
@@ -263,9 +250,6 @@ def main() -> None:
     parser.add_argument(
         "--share", type=float, help="of all rows; default: 1 on a GPU, else what takes six hours"
     )
-    parser.add_argument(
-        "--kokoro", type=Path, default=Path("runs/kokoro"), help="see lora_whisper.data.kokoro"
-    )
     parser.add_argument("--test-seed", type=int, default=TEST_SEED)
     options = parser.parse_args()
     folder: Path = options.out
@@ -274,12 +258,7 @@ def main() -> None:
     share = usual if options.share is None else options.share
     stages = [smaller(stage, share) for stage in STAGES]
     backbone = pretrain(
-        RECIPE,
-        stages,
-        folder,
-        lambda stage: Monitors(ConsoleMonitor(), LogMonitor(stage)),
-        device,
-        options.kokoro,
+        RECIPE, stages, folder, lambda stage: Monitors(ConsoleMonitor(), LogMonitor(stage)), device
     )
     save_backbone(backbone, folder / "backbone")
     logs = [folder / f"stage-{number + 1}" / "log.jsonl" for number in range(len(STAGES))]
