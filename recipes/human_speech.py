@@ -195,18 +195,21 @@ def spoken(
 
 def hear_people(
     bank: AdapterBank, utterances: Sequence[Utterance], shape: LoRAConfig, seed: int, folder: Path
-) -> str:
-    """Train one adapter on all of these people, whatever known language they speak; its tag."""
+) -> str | None:
+    """Train one adapter on all of these people, whatever known language they speak; its tag, if any do."""
     by_language = {
-        f"{language}-x-people": [one for one in utterances if one.language == language]
+        f"{language}-x-people": said
         for language in bank.backbone.tokenizer.languages
+        if (said := [one for one in utterances if one.language == language])
     }
-    (first, *rest) = (tag for tag, said in by_language.items() if said)
+    if not by_language:
+        return None
+    first, *rest = by_language
     shared = bank.add(first, shape, seed=seed)
     for tag in rest:
         bank.add_shared(tag, first)
     rows = JoinedRows(
-        [adapter_rows(bank, bank[tag], by_language[tag], print, OTHER_PEOPLE, seed) for tag in (first, *rest)]
+        [adapter_rows(bank, bank[tag], said, print, OTHER_PEOPLE, seed) for tag, said in by_language.items()]
     )
     config = TrainConfig(
         epochs=PEOPLE_EPOCHS,
