@@ -121,3 +121,10 @@ def test_language_tokens_count_more_the_rarer_the_language() -> None:
     assert weights[tokenizer.language_token("pl")] == 3.0
     assert weights[tokenizer.language_token("it")] == 6.0
     assert weights[tokenizer.eot] == 1.0
+
+
+def test_voices_that_a_later_stage_lacks_are_known_before_the_first(tmp_path: Path) -> None:
+    later = replace(STAGE, curriculum=replace(STAGE.curriculum, utterances={"it": 1}, neural=0.1))
+    with pytest.raises(UsageError, match="no folder of Kokoro"):
+        pretrain(RECIPE, [STAGE, later], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
